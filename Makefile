@@ -1,0 +1,34 @@
+# `make demo` and `make test` install everything they need into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# tiny models are several times faster on one thread; two test processes fill two cores
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: install demo test check clean
+
+install: $(INSTALLED)
+
+# torch first: what follows is then content with it and fetches no second one
+$(INSTALLED): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
+
+test: $(INSTALLED)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 tests
+
+# reads only: style, types, layering
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/python -m pytest -q tests/test_layering.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo

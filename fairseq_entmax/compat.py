@@ -1,0 +1,154 @@
+"""The faults of fairseq that every user of this package would meet, mended in one place.
+
+Each function names the fault, the versions that have it, and the test that fails without it. All
+are applied once, when the package is imported; see :func:`apply`.
+"""
+
+import argparse
+import functools
+import pickle
+import types
+from typing import Any, Callable, List
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks import FairseqTask
+
+from fairseq_entmax.decoding import make_sparse
+from fairseq_entmax.modules import output_alpha_of
+
+_MARK = "_fairseq_entmax"
+
+
+def apply() -> None:
+    """Mend everything, once per process."""
+    allow_fairseq_checkpoints()
+    explain_refused_checkpoints()
+    keep_last_batch()
+    generate_with_zero_probabilities()
+    restore_numpy_compat()
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Replace ``owner.name`` by ``wrapper(original, *args, **kwargs)``, unless that was done."""
+    original = getattr(owner, name)
+    if hasattr(original, _MARK):
+        return
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, *args, **kwargs)
+
+    setattr(wrapped, _MARK, True)
+    setattr(owner, name, wrapped)
+
+
+def allow_fairseq_checkpoints() -> None:
+    """Let torch load what fairseq itself writes into a checkpoint, and nothing else.
+
+    Fault: torch >= 2.6 loads weights only, and fairseq saves an ``argparse.Namespace`` (and numpy
+    scalars with ``--eval-bleu``): generate, validate and resuming all fail.
+    Versions: every fairseq. Test: tests/test_compat.py::test_checkpoint_*.
+    """
+    if not hasattr(torch.serialization, "add_safe_globals"):  # torch < 2.4 loads any pickle
+        return
+    multiarray = getattr(np, "_core", None) or np.core
+    functions = [multiarray.multiarray._reconstruct, multiarray.multiarray.scalar]
+    dtypes = [type(np.dtype(kind)) for kind in (np.int64, np.float64, np.float32)]
+    allowed: List[Any] = [argparse.Namespace, np.ndarray, np.dtype, *functions, *dtypes]
+    torch.serialization.add_safe_globals(allowed)
+    try:  # numpy 1 and 2 write different module names
+        torch.serialization.add_safe_globals(
+            [
+                (function, f"numpy.{package}.multiarray.{function.__name__}")
+                for function in functions
+                for package in ("core", "_core")
+            ]
+        )
+    except (TypeError, ValueError):  # torch < 2.6 takes no names
+        pass
+
+
+def explain_refused_checkpoints() -> None:
+    """Say what a refused checkpoint holds, instead of how to switch the protection off.
+
+    Fault: torch's message for a pickle with foreign code advises ``weights_only=False``, which
+    would execute it.
+    Versions: torch >= 2.6. Test: tests/test_compat.py::test_hostile_checkpoint_*.
+    """
+
+    def load(original: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(path, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            reason = str(error).replace("\n", " ")
+            found = reason[reason.find("Unsupported") :] if "Unsupported" in reason else reason
+            for ending in (". Please use", " was not an allowed"):
+                found = found.split(ending)[0]
+            raise ValueError(
+                f"refused to load the checkpoint {path}: it holds Python objects that no fairseq "
+                f"checkpoint needs, and loading them could run foreign code ({found}). Nothing "
+                "was executed. Use a checkpoint from a source you trust, written by fairseq."
+            ) from None
+
+    _wrap(checkpoint_utils, "load_checkpoint_to_cpu", load)
+
+
+def keep_last_batch() -> None:
+    """Do not drop the last sentences of a data set.
+
+    Fault: ``batch_by_size`` drops the last batch if its size is no multiple of
+    ``--required-batch-size-multiple`` (default 8): generate answers 96 of 100 sentences, and a
+    data set of fewer than 8 is a ZeroDivisionError.
+    Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/test_compat.py::test_last_batch_*.
+    """
+
+    def batch_by_size(original: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(indices, np.ndarray):
+            indices = np.fromiter(indices, dtype=np.int64, count=-1)
+        if len(indices) == 0:
+            return []
+        batches = original(indices, *args, **kwargs)
+        fixed_shapes = kwargs.get("fixed_shapes", args[5] if len(args) > 5 else None)
+        kept = sum(len(batch) for batch in batches)
+        if fixed_shapes is not None or kept == len(indices):
+            return batches
+        return [*batches, indices[kept:]]
+
+    _wrap(data_utils, "batch_by_size", batch_by_size)
+
+
+def generate_with_zero_probabilities() -> None:
+    """Give every generator of a sparse model the search that is right with p = 0.
+
+    Fault: beam search ends a sentence only with ``beam`` finished hypotheses of p > 0, or fails
+    (``AssertionError: 200 < 200``) for the whole batch.
+    Versions: every fairseq. Test: tests/decoding/, tests/cli/.
+    """
+
+    def build_generator(original: Any, task: Any, models: Any, *args: Any, **kwargs: Any) -> Any:
+        generator = original(task, models, *args, **kwargs)
+        sparse = any((output_alpha_of(model) or 1) > 1 for model in models)
+        if sparse and isinstance(generator, SequenceGenerator):
+            return make_sparse(generator)
+        return generator
+
+    _wrap(FairseqTask, "build_generator", build_generator)
+
+
+def restore_numpy_compat() -> None:
+    """Give fairseq's modules the ``numpy.compat.long`` that numpy 2 has removed.
+
+    Fault: ``--sample-break-mode eos`` and bucketed translation data fail with numpy 2.
+    Versions: every fairseq. Test: tests/test_compat.py::test_numpy_compat_*.
+    """
+    if hasattr(np, "compat"):
+        return
+    with_compat = types.ModuleType("numpy")
+    with_compat.__dict__.update(np.__dict__)
+    with_compat.compat = types.SimpleNamespace(long=int)  # type: ignore[attr-defined]
+    for module in (language_pair_dataset, token_block_dataset):
+        module.np = with_compat

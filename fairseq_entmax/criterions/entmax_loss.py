@@ -1,0 +1,148 @@
+"""The Fenchel-Young criterion: trains any model whose output layer knows its alpha."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+
+from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.modules import output_alpha_of
+
+
+@dataclass
+class EntmaxLossConfig(FairseqDataclass):
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={"help": "epsilon of Fenchel-Young label smoothing, 0 means none"},
+    )
+    report_accuracy: bool = field(
+        default=False,
+        metadata={"help": "also log token accuracy as fairseq does: accuracy, n_correct, total"},
+    )
+    ignore_prefix_size: int = field(
+        default=0,
+        metadata={"help": "ignore the first N target tokens"},
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+@register_criterion("entmax_loss", dataclass=EntmaxLossConfig)
+class EntmaxLossCriterion(FairseqCriterion):
+    """L = p.z + H_alpha(p) - z_y with the alpha of the model's output layer.
+
+    Logs, besides fairseq's own: support (mean number of words with p > 0), gold_in_support
+    (share of reference tokens with p > 0) and token_accuracy (share).
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), section 3; label smoothing: Peters and Martins 2021.
+    """
+
+    def __init__(
+        self, task, sentence_avg, label_smoothing=0.0, report_accuracy=False, ignore_prefix_size=0
+    ):
+        super().__init__(task)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"--label-smoothing must lie in [0, 1), got {label_smoothing}")
+        self.sentence_avg = sentence_avg
+        self.label_smoothing = label_smoothing
+        self.report_accuracy = report_accuracy
+        self.ignore_prefix_size = ignore_prefix_size
+
+    def forward(self, model, sample, reduce=True):
+        """Returns the loss, the sample size that normalises its gradient, and what to log."""
+        net_output = model(**sample["net_input"])
+        rows = self.loss_rows(model, net_output, sample)
+        loss = rows.loss.sum() if reduce else rows.loss.reshape(-1)
+        n_sentences = sample["target"].size(0)
+        sample_size = n_sentences if self.sentence_avg else sample["ntokens"]
+        counted = self.counted_targets(model, net_output, sample) != self.padding_idx
+        logging_output = {
+            "loss": loss.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": n_sentences,
+            "sample_size": sample_size,
+            "support_size": rows.support_size.sum(),
+            "gold_in_support": (rows.target_probs > 0).sum(),
+            "token_correct": rows.correct.sum(),
+            "token_total": counted.sum(),
+        }
+        if self.report_accuracy:
+            logging_output["n_correct"] = logging_output["token_correct"]
+            logging_output["total"] = logging_output["token_total"]
+        return loss, sample_size, logging_output
+
+    def loss_rows(self, model, net_output, sample):
+        """The loss and statistics of every target position, (bsz, tgt_len)."""
+        alpha = output_alpha_of(_unwrap(model))
+        if alpha is None:
+            raise ValueError(
+                f"--criterion entmax_loss needs a model that saves its output alpha, got "
+                f"{type(_unwrap(model)).__name__}, which knows only softmax: use an arch of "
+                "fairseq_entmax such as `--arch transformer_entmax_iwslt_de_en` or "
+                "`--arch lstm_entmax`, or `--criterion cross_entropy`."
+            )
+        return entmax_loss_rows(
+            net_output[0][:, self.ignore_prefix_size :],
+            self.counted_targets(model, net_output, sample),
+            alpha,
+            ignore_index=self.padding_idx,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def counted_targets(self, model, net_output, sample):
+        return model.get_targets(sample, net_output)[:, self.ignore_prefix_size :]
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """Aggregate what all workers logged."""
+        sums = {
+            key: utils.item(sum(log.get(key, 0) for log in logging_outputs))
+            for key in (
+                "loss",
+                "ntokens",
+                "sample_size",
+                "support_size",
+                "gold_in_support",
+                "token_correct",
+                "token_total",
+                "n_correct",
+                "total",
+            )
+        }
+        # fairseq reports every loss in base 2: at alpha = 1 this is the stock twin's figure
+        metrics.log_scalar(
+            "loss", sums["loss"] / sums["sample_size"] / math.log(2), sums["sample_size"], round=3
+        )
+        n_tokens = sums["token_total"]
+        if n_tokens > 0:
+            for name, key, digits in (
+                ("support", "support_size", 2),
+                ("gold_in_support", "gold_in_support", 4),
+                ("token_accuracy", "token_correct", 4),
+            ):
+                metrics.log_scalar(name, sums[key] / n_tokens, n_tokens, round=digits)
+        if sums["total"] > 0:
+            metrics.log_scalar("total", sums["total"])
+            metrics.log_scalar("n_correct", sums["n_correct"])
+            metrics.log_derived("accuracy", _percent_correct)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every value above is a sum over tokens or sentences."""
+        return True
+
+
+def _percent_correct(meters: Any) -> float:
+    return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
+
+
+def _unwrap(model: Any) -> Any:
+    """The model under the wrappers of data parallel training."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model

@@ -1,0 +1,129 @@
+"""Beam search that is right when most continuations have probability zero.
+
+fairseq's ``SequenceGenerator`` finishes a sentence when it holds ``beam`` finished hypotheses or
+when EOS is chosen at the maximum length. With a sparse output neither may ever happen: there can
+be fewer strings with p > 0 than the beam is wide. Two adapters around the stock generator mend it:
+
+* :class:`SparseSearch` wraps the search strategy. Candidates with p = 0 stay behind the living
+  ones; when nothing in a sentence lives on, they become finished *dead* hypotheses, which ends it.
+* :func:`real_hypotheses` removes the dead ones from the result. A sentence in which no string
+  with p > 0 was found keeps one truncated hypothesis with score -inf.
+"""
+
+import math
+from typing import Any, Dict, List, Tuple
+
+import torch
+from fairseq.search import Sampling, Search
+from torch import Tensor, nn
+
+# a finite log-probability that no string of a model can have
+DEAD = -1e9
+
+Hypothesis = Dict[str, Tensor]
+Candidates = Tuple[Tensor, Tensor, Tensor]
+
+
+class SparseSearch(nn.Module):
+    """A fairseq ``Search`` whose sentences end when no continuation has p > 0."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.inner = search
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def step(
+        self,
+        step: int,
+        lprobs: Tensor,
+        scores: Tensor,
+        prev_output_tokens: Tensor,
+        original_batch_idxs: Tensor,
+    ) -> Candidates:
+        """As fairseq's: (bsz, beam, V) log-probabilities -> candidate scores, tokens and beams,
+        each (bsz, candidates).
+        """
+        if isinstance(self.inner, Sampling):
+            return self._sampling_step(step, lprobs, scores)
+        candidates = self.inner.step(step, lprobs, scores, prev_output_tokens, original_batch_idxs)
+        candidates = self._bury_dead(*candidates, width=2 * lprobs.size(1))
+        return self._end_dead_sentences(*candidates, scores)
+
+    def _bury_dead(self, scores: Tensor, tokens: Tensor, beams: Tensor, width: int) -> Candidates:
+        """At least ``width`` candidates, so that a finished one is never continued for want of
+        another, and no EOS among those with p = 0.
+        """
+        missing = width - scores.size(1)
+        if missing > 0:
+            scores = torch.nn.functional.pad(scores, (0, missing), value=-math.inf)
+            tokens = torch.nn.functional.pad(tokens, (0, missing))
+            beams = torch.nn.functional.pad(beams, (0, missing))
+        dead = ~(scores > -math.inf)  # also NaN
+        return scores.masked_fill(dead, -math.inf), tokens.masked_fill(dead, self.unk), beams
+
+    def _end_dead_sentences(
+        self, scores: Tensor, tokens: Tensor, beams: Tensor, history: Tensor
+    ) -> Candidates:
+        """Where no candidate lives on, all are finished; the dead ones with the score DEAD and
+        the most probable prefix.
+        """
+        alive = scores > -math.inf
+        ended = ~(alive & (tokens != self.eos)).any(1, keepdim=True)
+        if not bool(ended.any()):
+            return scores, tokens, beams
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = torch.where(ended, order, torch.arange(order.size(1)).to(order))
+        scores, tokens, beams = (x.gather(1, order) for x in (scores, tokens, beams))
+        dead = ended & (scores == -math.inf)
+        best = history[:, :, -1].argmax(1, keepdim=True) if history.size(2) else beams[:, :1] * 0
+        return (
+            scores.masked_fill(dead, DEAD),
+            tokens.masked_fill(dead, self.eos),
+            torch.where(dead, best, beams),
+        )
+
+    def _sampling_step(self, step: int, lprobs: Tensor, scores: Tensor) -> Candidates:
+        """Every beam is a sample of its own: one without a continuation ends by itself."""
+        lprobs = lprobs.masked_fill(lprobs.isnan(), -math.inf)
+        dead = (lprobs == -math.inf).all(2)  # bsz x beam
+        lprobs[:, :, self.eos] = lprobs[:, :, self.eos].masked_fill(dead, 0.0)
+        new_scores, tokens, beams = self.inner.step(step, lprobs, scores)
+        if step == 0:  # all samples were drawn from the first row
+            dead = dead[:, :1].expand_as(dead)
+        return new_scores.masked_fill(dead, DEAD), tokens, beams
+
+
+def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+    """The hypotheses of one sentence that have p > 0, or one truncated one with score -inf."""
+    real = [h for h in hypotheses if not _is_dead(h) and h["score"] > -math.inf]
+    if real:
+        return real
+    truncated = dict(hypotheses[0])
+    truncated["score"] = torch.full_like(truncated["score"], -math.inf)
+    if _is_dead(truncated):
+        truncated["positional_scores"] = truncated["positional_scores"].clone()
+        truncated["positional_scores"][-1] = -math.inf
+    return [truncated]
+
+
+def _is_dead(hypothesis: Hypothesis) -> bool:
+    return bool(hypothesis["positional_scores"][-1] < DEAD / 2)
+
+
+def make_sparse(generator: Any) -> Any:
+    """Adapt a fairseq ``SequenceGenerator`` in place; returns it."""
+    generator.search = SparseSearch(generator.search)
+    generate = generator.generate
+
+    def generate_sparse(models: Any, sample: Any, **kwargs: Any) -> List[List[Hypothesis]]:
+        """fairseq's ``generate`` without the hypotheses that have probability zero."""
+        # alignment counts on exactly `beam` hypotheses: the dead may go only now
+        return [real_hypotheses(h) for h in generate(models, sample, **kwargs)]
+
+    generator.generate = generate_sparse
+    return generator

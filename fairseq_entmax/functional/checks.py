@@ -1,0 +1,85 @@
+"""Argument checks shared by the public functions: each error says what it received."""
+
+import math
+from typing import Union
+
+import torch
+from torch import Tensor
+
+Alpha = Union[float, Tensor]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_scores(scores: Tensor) -> None:
+    if not isinstance(scores, Tensor):
+        raise ValueError(f"scores must be a tensor, got {type(scores).__name__}")
+    if scores.dtype not in _FLOATS:
+        raise ValueError(f"scores must be floating point, got {scores.dtype}")
+    if scores.dim() == 0:
+        raise ValueError("scores must have at least one dimension, got a scalar")
+
+
+def check_dim(scores: Tensor, dim: int) -> int:
+    """The same dimension, counted from the front."""
+    if not -scores.dim() <= dim < scores.dim():
+        raise ValueError(f"dim={dim} is out of range for scores of shape {tuple(scores.shape)}")
+    return dim % scores.dim()
+
+
+def check_alpha(alpha: Alpha, scores: Tensor, dim: int) -> None:
+    """alpha is a finite number >= 1, or a tensor of them with one value per row of scores."""
+    if not isinstance(alpha, Tensor):
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+            raise ValueError(f"alpha must be a number or a tensor, got {type(alpha).__name__}")
+        if not (1 <= alpha < math.inf):
+            raise ValueError(f"alpha must be finite and >= 1, got {alpha}")
+        return
+    if not alpha.is_floating_point():
+        raise ValueError(f"alpha must be floating point, got a tensor of {alpha.dtype}")
+    if not bool(((alpha >= 1) & (alpha < math.inf)).all()):
+        smallest, largest = alpha.min().item(), alpha.max().item()
+        raise ValueError(f"alpha must be finite and >= 1, got values in [{smallest}, {largest}]")
+    from_the_end = scores.dim() - dim
+    if alpha.dim() >= from_the_end and alpha.shape[-from_the_end] != 1:
+        raise ValueError(
+            f"alpha must have size 1 in dim {dim} (one alpha per distribution), "
+            f"got shape {tuple(alpha.shape)} for scores of shape {tuple(scores.shape)}"
+        )
+    try:
+        broadcast = torch.broadcast_shapes(alpha.shape, scores.shape)
+    except RuntimeError:
+        broadcast = None
+    if broadcast != scores.shape:
+        raise ValueError(
+            f"alpha of shape {tuple(alpha.shape)} does not broadcast "
+            f"to scores of shape {tuple(scores.shape)}"
+        )
+
+
+def check_target(scores: Tensor, target: Tensor, ignore_index: int) -> None:
+    """target holds class indices, one per row of scores."""
+    if target.dtype != torch.long:
+        raise ValueError(f"target must be torch.int64, got {target.dtype}")
+    if target.shape != scores.shape[:-1]:
+        raise ValueError(
+            f"target must have the shape of scores without its last dimension: "
+            f"scores {tuple(scores.shape)}, target {tuple(target.shape)}"
+        )
+    n_classes = scores.shape[-1]
+    wrong = target[(target != ignore_index) & ((target < 0) | (target >= n_classes))]
+    if wrong.numel():
+        raise ValueError(
+            f"target must lie in [0, {n_classes}) or be ignore_index={ignore_index}, "
+            f"got {wrong[0].item()}"
+        )
+
+
+def check_reduction(reduction: str) -> None:
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")

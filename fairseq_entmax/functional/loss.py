@@ -1,0 +1,274 @@
+"""The Fenchel-Young losses of alpha-entmax: cross-entropy at alpha = 1, a margin above."""
+
+import math
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import (
+    Alpha,
+    check_alpha,
+    check_dim,
+    check_label_smoothing,
+    check_reduction,
+    check_scores,
+    check_target,
+)
+from .mapping import entmax, flatten_rows
+from .rows import NEAR_ONE, Rows, solve_rows
+
+
+class LossRows(NamedTuple):
+    """What one pass over the scores tells, one entry per row; ignored rows hold zeros."""
+
+    loss: Tensor
+    support_size: Tensor
+    target_probs: Tensor
+    correct: Tensor  # the target's score is the largest
+
+
+def entmax_loss(
+    scores: Tensor,
+    target: Tensor,
+    alpha: Alpha = 1.5,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Fenchel-Young loss of alpha-entmax; its gradient is the sparse vector p - e_y.
+
+    .. math::
+        L(z; y) = p^\top z + H_\alpha(p) - z_y, \quad p = \mathrm{entmax}_\alpha(z)
+
+    with H the Tsallis entropy; L is 0 as soon as z_y exceeds every other score by
+    1 / (alpha - 1). With label smoothing eps: L + eps (z_y - mean_j z_j).
+
+    Args:
+        scores: z, shape (..., V), any floating type. ``-inf`` masks a class.
+        target: y, class indices, shape (...), int64.
+        alpha: a number >= 1 (1 is exactly F.cross_entropy), or a tensor that broadcasts to
+            (..., 1) and receives a gradient.
+        ignore_index: rows with this target count nothing. May be a class: the padding symbol.
+        label_smoothing: eps in [0, 1). The mean runs over the classes that are not masked and
+            not ``ignore_index``.
+        reduction: "none", "sum", or "mean" over the rows that count (0 if there are none).
+
+    Returns:
+        the loss, a scalar or shape (...), in the dtype of ``scores``.
+
+    Raises:
+        ValueError: alpha below 1, a target out of range, wrong shapes or types.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), Definition 2 and eq. 11; Peters and Martins
+        (SPNLP 2021) for label smoothing.
+
+    Example:
+        >>> import torch
+        >>> entmax_loss(torch.tensor([[4.0, 1.0, 0.0]]), torch.tensor([0]), alpha=1.5)
+        tensor(0.)
+    """
+    check_reduction(reduction)
+    rows = entmax_loss_rows(
+        scores, target, alpha, ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
+    if reduction == "none":
+        return rows.loss.to(scores.dtype)
+    total = rows.loss.sum()
+    if reduction == "mean":
+        total = total / (target != ignore_index).sum().clamp(min=1)
+    return total.to(scores.dtype)
+
+
+def entmax_loss_rows(
+    scores: Tensor,
+    target: Tensor,
+    alpha: Alpha = 1.5,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> LossRows:
+    """``entmax_loss`` unreduced, with the statistics that the same pass gives.
+
+    Returns:
+        LossRows of shape (...): the loss in float32 (a sum of 16-bit losses would overflow) or
+        float64, the number of nonzero probabilities, the target's probability, and whether the
+        target has the largest score.
+    """
+    check_scores(scores)
+    check_target(scores, target, ignore_index)
+    check_alpha(alpha, scores, check_dim(scores, -1))
+    check_label_smoothing(label_smoothing)
+    if scores.numel() == 0:
+        nothing = scores.to(torch.promote_types(scores.dtype, torch.float32)).sum(-1)
+        return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)
+    if not isinstance(alpha, Tensor) and alpha == 1:
+        return _cross_entropy_rows(scores, target, ignore_index, label_smoothing)
+    z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1)
+    columns = _EntmaxLoss.apply(
+        z, target.reshape(-1), row_alpha, closed, ignore_index, label_smoothing
+    )
+    return LossRows(*(column.view(target.shape) for column in columns))
+
+
+def _cross_entropy_rows(
+    scores: Tensor, target: Tensor, ignore_index: int, label_smoothing: float
+) -> LossRows:
+    z = scores.reshape(-1, scores.shape[-1])
+    if z.dtype not in (torch.float32, torch.float64):
+        z = z.float()
+    y = target.reshape(-1)
+    kept, safe_y = _counted_rows(z.detach(), y, ignore_index)
+    z = z.masked_fill(~kept.unsqueeze(1), 0.0)
+    loss = F.cross_entropy(z, safe_y, reduction="none")
+    z_y = z.gather(1, safe_y.unsqueeze(1)).squeeze(1)
+    if label_smoothing:
+        weights = _smoothing_weights(z.detach(), ignore_index, z.dtype)
+        mean = (z.masked_fill(weights == 0, 0.0) * weights).sum(1)
+        loss = loss + label_smoothing * (z_y - mean)
+    with torch.no_grad():
+        support_size = (z > -math.inf).sum(1)
+        target_probs = (z_y - z.logsumexp(1)).exp()
+        correct = z_y >= z.amax(1)
+    columns = (loss, support_size, target_probs, correct)
+    return LossRows(*(c.masked_fill(~kept, 0).view(target.shape) for c in columns))
+
+
+def _counted_rows(z: Tensor, y: Tensor, ignore_index: int) -> Tuple[Tensor, Tensor]:
+    """Which rows count (not ignored, not fully masked), and targets that are valid in all."""
+    kept = (y != ignore_index) & (z.amax(1) != -math.inf)
+    return kept, y.masked_fill(~kept, 0)
+
+
+def _smoothing_weights(z: Tensor, ignore_index: int, dtype: torch.dtype) -> Tensor:
+    """1 / n on the n classes of each row that label smoothing spreads over, else 0."""
+    smoothed = z > -math.inf
+    if 0 <= ignore_index < z.shape[1]:
+        smoothed[:, ignore_index] = False
+    return smoothed.to(dtype) / smoothed.sum(1, keepdim=True).clamp(min=1)
+
+
+def _entropy(p: Tensor, alpha: Tensor, closed: float) -> Tensor:
+    """H_alpha of each row, (N,); expm1 keeps it exact near alpha = 1."""
+    if closed == 1.5:
+        return (1 - (p * p.sqrt()).sum(1)) / 0.75
+    if closed == 2.0:
+        return (1 - p.square().sum(1)) / 2
+    gap = (alpha - 1).clamp(min=NEAR_ONE)
+    log_p = torch.where(p > 0, p, torch.ones_like(p)).log()
+    return -(p * torch.expm1(gap * log_p)).sum(1) / (gap * (1 + gap)).squeeze(1)
+
+
+def _entropy_alpha_derivative(p: Tensor, alpha: Tensor) -> Tensor:
+    """dH_alpha(p)/dalpha at fixed p, (N,): by the envelope theorem, also the loss's."""
+    p = p.double()
+    gap = (alpha - 1).clamp(min=NEAR_ONE)
+    log_p = torch.where(p > 0, p, torch.ones_like(p)).log()
+    growth = torch.expm1(gap * log_p)
+    scale = gap * (1 + gap)
+    by_power = -(p * log_p * (growth + 1)).sum(1, keepdim=True) / scale
+    by_scale = (p * growth).sum(1, keepdim=True) * (1 + 2 * gap) / scale**2
+    return (by_power + by_scale).squeeze(1)
+
+
+class _EntmaxLoss(torch.autograd.Function):
+    """Keeps p on its support only; the dense gradient is written once, in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        y: Tensor,
+        alpha: Tensor,
+        closed: float,
+        ignore_index: int,
+        label_smoothing: float,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        kept, safe_y = _counted_rows(z, y, ignore_index)
+        loss = torch.zeros(y.shape, dtype=dtype, device=z.device)
+        support_size = torch.zeros_like(y)
+        target_probs = torch.zeros_like(loss)
+        alpha_slope = torch.zeros_like(loss)
+        z_y = z.gather(1, safe_y.unsqueeze(1)).to(dtype)
+        entries: List[Tensor] = []
+        for rows, solved in solve_rows(z, alpha, closed):
+            p = solved.p.masked_fill_(~kept[rows].unsqueeze(1), 0.0)
+            a = alpha if alpha.shape[0] == 1 else alpha[rows]
+            loss[rows] = _chunk_loss(z[rows], z_y[rows], solved, a, closed).to(dtype)
+            support_size[rows] = (p > 0).sum(1)
+            target_probs[rows] = _prob_of(safe_y[rows], solved).to(dtype)
+            if ctx.needs_input_grad[2]:
+                alpha_slope[rows] = _entropy_alpha_derivative(p, a).to(dtype)
+            entries.extend(_support_entries(rows.start, solved, dtype))
+        if label_smoothing:
+            weights = _smoothing_weights(z, ignore_index, dtype)
+            mean = (z.masked_fill(weights == 0, 0.0) * weights).sum(1)
+            loss += label_smoothing * (z_y.squeeze(1) - mean)
+        loss.masked_fill_(~kept, 0.0)
+        target_probs.masked_fill_(~kept, 0.0)
+        correct = kept & (z_y.squeeze(1) >= z.amax(1))
+        ctx.save_for_backward(z, y, alpha, alpha_slope, *entries)
+        ctx.options = (closed, ignore_index, label_smoothing)
+        ctx.mark_non_differentiable(support_size, target_probs, correct)
+        return loss, support_size, target_probs, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+        z, y, alpha, alpha_slope, *entries = ctx.saved_tensors
+        closed, ignore_index, label_smoothing = ctx.options
+        kept, safe_y = _counted_rows(z.detach(), y, ignore_index)
+        grad = grad.masked_fill(~kept, 0.0)
+        if torch.is_grad_enabled():  # a graph of the gradient is wanted
+            z = z.masked_fill(~kept.unsqueeze(1), 0.0)
+            p = entmax(z, closed or alpha).to(grad.dtype) * grad.unsqueeze(1)
+            alpha_slope = _entropy_alpha_derivative(entmax(z, alpha), alpha).to(grad.dtype)
+        else:
+            p = _scatter_support(z, grad, entries)
+        grad_alpha = (grad * alpha_slope).double().unsqueeze(1)
+        grad_z = p.scatter_add(1, safe_y.unsqueeze(1), (label_smoothing - 1) * grad.unsqueeze(1))
+        if label_smoothing:
+            weights = _smoothing_weights(z.detach(), ignore_index, grad.dtype)
+            grad_z = grad_z - label_smoothing * weights * grad.unsqueeze(1)
+        if alpha.shape[0] == 1:
+            grad_alpha = grad_alpha.sum(0, keepdim=True)
+        return grad_z.to(z.dtype), None, grad_alpha, None, None, None
+
+
+def _chunk_loss(z: Tensor, z_y: Tensor, solved: Rows, alpha: Tensor, closed: float) -> Tensor:
+    """p.(z - max) + H(p) + max - z_y of some rows, (N,)."""
+    p, columns, largest = solved
+    candidates = z if columns is None else z.gather(1, columns)
+    shifted = candidates.to(p.dtype) - largest.to(p.dtype)
+    dot = torch.where(p > 0, p * shifted, torch.zeros_like(p)).sum(1)
+    gap = (largest.to(p.dtype) - z_y.to(p.dtype)).squeeze(1)
+    return (dot + _entropy(p, alpha, closed) + gap).clamp(min=0)  # rounding may cross 0
+
+
+def _prob_of(y: Tensor, solved: Rows) -> Tensor:
+    """The probability of class y in each row, (N,)."""
+    if solved.columns is None:
+        return solved.p.gather(1, y.unsqueeze(1)).squeeze(1)
+    at_target = solved.columns == y.unsqueeze(1)
+    return solved.p.masked_fill(~at_target, 0.0).sum(1)
+
+
+def _support_entries(
+    first_row: int, solved: Rows, dtype: torch.dtype
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Row, column and value of every nonzero probability (a NaN counts)."""
+    row, position = (solved.p != 0).nonzero(as_tuple=True)
+    value = solved.p[row, position].to(dtype)
+    column = position if solved.columns is None else solved.columns[row, position]
+    return row + first_row, column, value
+
+
+def _scatter_support(z: Tensor, grad: Tensor, entries: Any) -> Tensor:
+    """p * grad as a dense (N, V) matrix, from its nonzero entries."""
+    out = torch.zeros(z.shape, dtype=grad.dtype, device=z.device)
+    for row, column, value in zip(entries[::3], entries[1::3], entries[2::3]):
+        out[row, column] = value * grad[row]
+    return out

@@ -1,0 +1,205 @@
+"""The mappings alpha-entmax, sparsemax and 1.5-entmax, differentiable any number of times."""
+
+import math
+from typing import Any, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .checks import Alpha, check_alpha, check_dim, check_scores
+from .rows import NEAR_ONE, closed_form, solve_rows
+from .solver import probs_from_threshold, solve_threshold
+
+_LARGEST_SLOPE = 1e100  # p^(2 - alpha) is unbounded at the support's edge for alpha > 2
+
+
+def entmax(scores: Tensor, alpha: Alpha = 1.5, dim: int = -1) -> Tensor:
+    r"""alpha-entmax: softmax at alpha = 1, sparsemax at 2, exact zeros for every alpha > 1.
+
+    Solves, for every row z of ``scores`` along ``dim``,
+
+    .. math::
+        \mathrm{argmax}_{p \in \triangle} \; p^\top z + H_\alpha(p)
+        = [(\alpha - 1) z - \tau]_+^{1/(\alpha - 1)}
+
+    Args:
+        scores: z, any shape, any floating type. ``-inf`` masks an entry. 16-bit scores are
+            solved in 32 bits or more and returned in their own type.
+        alpha: a number >= 1, or a tensor of them that broadcasts to ``scores`` with size 1 in
+            ``dim`` (one per distribution) and receives a gradient. 1 is exactly torch.softmax;
+            large alpha tends to argmax.
+        dim: the dimension along which each distribution lies.
+
+    Returns:
+        probs p, shape and dtype of ``scores``. A row that is all ``-inf`` gives zeros and a zero
+        gradient; a row with NaN or +inf gives NaN in that row only.
+
+    Raises:
+        ValueError: alpha below 1 or not finite, a wrong dtype, shape or dimension.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), eq. 5 and Proposition 2; the gradient with respect
+        to alpha is Correia, Niculae, Martins (EMNLP 2019), section 3.3.
+
+    Example:
+        >>> import torch
+        >>> entmax(torch.tensor([2.0, 1.0, -1.0]), alpha=1.5)
+        tensor([0.8307, 0.1693, 0.0000])
+    """
+    check_scores(scores)
+    dim = check_dim(scores, dim)
+    check_alpha(alpha, scores, dim)
+    if scores.numel() == 0:
+        return torch.zeros_like(scores) * scores
+    if not isinstance(alpha, Tensor) and alpha == 1:
+        return _softmax(scores, dim)
+    z = scores.movedim(dim, -1)
+    rows, row_alpha, closed = flatten_rows(z, alpha, dim)
+    probs: Tensor = _Entmax.apply(rows, row_alpha, closed)
+    return probs.view(z.shape).movedim(-1, dim)
+
+
+def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
+    """sparsemax: the Euclidean projection of scores onto the simplex, argmin_p ||p - z||^2.
+
+    Args:
+        scores: z, any shape, any floating type; ``-inf`` masks an entry.
+        dim: the dimension along which each distribution lies.
+
+    Returns:
+        probs, shape and dtype of ``scores``; the same as ``entmax(scores, alpha=2)``.
+
+    Raises:
+        ValueError: a wrong dtype, shape or dimension.
+
+    Source:
+        Martins and Astudillo (ICML 2016), eq. 2.
+
+    Example:
+        >>> import torch
+        >>> sparsemax(torch.tensor([1.0, 0.5, -1.0]))
+        tensor([0.7500, 0.2500, 0.0000])
+    """
+    return entmax(scores, 2.0, dim)
+
+
+def entmax15(scores: Tensor, dim: int = -1) -> Tensor:
+    """1.5-entmax: p = [z / 2 - tau]_+^2, between softmax and sparsemax.
+
+    Args:
+        scores: z, any shape, any floating type; ``-inf`` masks an entry.
+        dim: the dimension along which each distribution lies.
+
+    Returns:
+        probs, shape and dtype of ``scores``; the same as ``entmax(scores, alpha=1.5)``.
+
+    Raises:
+        ValueError: a wrong dtype, shape or dimension.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), section 3.2.
+
+    Example:
+        >>> import torch
+        >>> entmax15(torch.tensor([1.0, 1.0, -5.0]))
+        tensor([0.5000, 0.5000, 0.0000])
+    """
+    return entmax(scores, 1.5, dim)
+
+
+def flatten_rows(z: Tensor, alpha: Alpha, dim: int) -> Tuple[Tensor, Tensor, float]:
+    """z (..., V) as (N, V), alpha as float64 (N, 1) or (1, 1), and the closed form if any."""
+    rows = z.reshape(-1, z.shape[-1])
+    if not isinstance(alpha, Tensor):
+        constant = torch.full((1, 1), float(alpha), dtype=torch.float64, device=z.device)
+        return rows, constant, closed_form(float(alpha))
+    shape = list(z.shape[:-1])
+    shape.insert(dim, 1)
+    row_alpha = alpha.to(z.device).double().expand(shape).movedim(dim, -1)
+    return rows, row_alpha.reshape(-1, 1), 0.0
+
+
+def _softmax(scores: Tensor, dim: int) -> Tensor:
+    probs = torch.softmax(scores, dim)
+    if not bool(probs.select(dim, 0).isnan().any()):
+        return probs
+    dead = (scores == -math.inf).all(dim, keepdim=True)
+    return torch.softmax(scores.masked_fill(dead, 0.0), dim).masked_fill(dead, 0.0)
+
+
+def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
+    """``entmax`` along the last dimension for TorchScript: no autograd function, every column."""
+    if alpha == 1.0:
+        dead = (scores == -math.inf).all(-1, keepdim=True)
+        return torch.softmax(scores.masked_fill(dead, 0.0), -1).masked_fill(dead, 0.0)
+    closed = alpha if alpha == 1.5 or alpha == 2.0 else 0.0
+    q: Optional[Tensor] = None
+    if closed == 0.0:
+        q = torch.full([1], 1 / (alpha - 1), dtype=torch.float64, device=scores.device)
+    largest = scores.amax(-1, keepdim=True)
+    x = (scores.double() - largest.double()) * (alpha - 1)
+    probs = probs_from_threshold(x, solve_threshold(x, closed, q), closed, q)
+    return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
+
+
+class _Entmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, alpha: Tensor, closed: float) -> Tensor:
+        probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
+        for rows, solved in solve_rows(z, alpha, closed):
+            if solved.columns is None:
+                probs[rows] = solved.p.to(z.dtype)
+            else:
+                probs[rows].scatter_(1, solved.columns, solved.p.to(z.dtype))
+        ctx.save_for_backward(probs, alpha)
+        ctx.closed = closed
+        return probs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:
+        probs, alpha = ctx.saved_tensors
+        grad_z = grad_alpha = None
+        if ctx.needs_input_grad[0]:
+            grad_z = _jacobian_product(probs, grad, alpha, ctx.closed)
+        if ctx.needs_input_grad[1]:
+            grad_alpha = (grad.double() * _alpha_derivative(probs, alpha)).sum(1, keepdim=True)
+        return grad_z, grad_alpha, None
+
+
+def _slopes(p: Tensor, alpha: Tensor, closed: float) -> Tensor:
+    """s = p^(2 - alpha) on the support, else 0; differentiable also where p = 0."""
+    support = p > 0
+    if closed == 2.0:
+        return support.to(p.dtype)
+    safe = torch.where(support, p, torch.ones_like(p))
+    s = safe.sqrt() if closed == 1.5 else safe.pow(2 - alpha).clamp(max=_LARGEST_SLOPE)
+    return torch.where(support, s, torch.zeros_like(s))
+
+
+def _jacobian_product(probs: Tensor, grad: Tensor, alpha: Tensor, closed: float) -> Tensor:
+    """(diag(s) - s s^T / sum s) grad, Proposition 2."""
+    # float64 is needed where s = p^(2 - alpha) spans many magnitudes
+    dtype = torch.promote_types(probs.dtype, torch.float32) if closed else torch.float64
+    s = _slopes(probs.to(dtype), alpha, closed)
+    grad = grad.to(dtype)
+    # sum s >= sum p = 1 on every row but the masked ones, where s = 0
+    mean = (s * grad).sum(1, keepdim=True) / s.sum(1, keepdim=True).clamp(min=0.5)
+    return (s * (grad - mean)).to(probs.dtype)
+
+
+def _alpha_derivative(probs: Tensor, alpha: Tensor) -> Tensor:
+    """dp/dalpha = (p - s~)/(alpha-1)^2 - (p log p - s~ sum p log p)/(alpha-1), s~ = s / sum s.
+
+    Near alpha = 1 the two terms cancel: p - s~ is rewritten with expm1, and (alpha - 1) is kept
+    above 1e-8, where float64 still has seven digits of the limit.
+    """
+    p = probs.double()
+    p = p / p.sum(1, keepdim=True).clamp(min=0.5)
+    gap = (alpha - 1).clamp(min=NEAR_ONE)
+    support = p > 0
+    log_p = torch.where(support, p, torch.ones_like(p)).log()
+    growth = torch.expm1(-gap * log_p)  # p^(1 - alpha) - 1
+    mean_growth = (p * growth).sum(1, keepdim=True)
+    p_minus_s = p * (mean_growth - growth) / (1 + mean_growth)
+    entropy = (p * log_p).sum(1, keepdim=True)
+    return p_minus_s / gap**2 - (p * log_p - (p - p_minus_s) * entropy) / gap

@@ -1,0 +1,64 @@
+"""Command-line flags that every arch of this package has, and their defaults."""
+
+from argparse import ArgumentParser
+from typing import Any, NamedTuple
+
+DEFAULT_ALPHA = 1.5
+
+
+class AttentionAlphas(NamedTuple):
+    encoder: float
+    decoder: float
+    cross: float
+
+
+def add_alpha_args(parser: ArgumentParser) -> None:
+    """--output-alpha and the --attention-alpha family, saved with the model."""
+    parser.add_argument(
+        "--output-alpha",
+        type=float,
+        metavar="A",
+        help="alpha of the output layer, >= 1; 1 is softmax, 2 is sparsemax (default: 1.5)",
+    )
+    parser.add_argument(
+        "--attention-alpha",
+        type=float,
+        metavar="A",
+        help="alpha of all attention, >= 1 (default: 1.5)",
+    )
+    for where in ("encoder", "decoder", "cross"):
+        parser.add_argument(
+            f"--{where}-attention-alpha",
+            type=float,
+            metavar="A",
+            help=f"alpha of the {where} attention (default: --attention-alpha)",
+        )
+
+
+def set_alpha_defaults(args: Any) -> None:
+    """Fill in what was not given; also under hydra, which never sees the parser."""
+    for name in ("output_alpha", "attention_alpha"):
+        if getattr(args, name, None) is None:
+            setattr(args, name, DEFAULT_ALPHA)
+    for where in ("encoder", "decoder", "cross"):
+        name = f"{where}_attention_alpha"
+        if getattr(args, name, None) is None:
+            setattr(args, name, args.attention_alpha)
+
+
+def attention_alphas(args: Any) -> AttentionAlphas:
+    """The alphas in force, checked.
+
+    Raises:
+        ValueError: one of them is below 1.
+    """
+    alphas = AttentionAlphas(
+        args.encoder_attention_alpha, args.decoder_attention_alpha, args.cross_attention_alpha
+    )
+    for where, alpha in zip(alphas._fields, alphas):
+        if not alpha >= 1:
+            raise ValueError(
+                f"--{where}-attention-alpha (or --attention-alpha) must be >= 1 "
+                f"(1 is softmax, 2 is sparsemax), got {alpha}"
+            )
+    return alphas

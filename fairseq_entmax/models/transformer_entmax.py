@@ -1,0 +1,120 @@
+"""The transformer with alpha-entmax in its attention and output layer."""
+
+from typing import Any
+
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.transformer import (
+    TransformerDecoder,
+    TransformerEncoder,
+    TransformerModel,
+    transformer_legacy,
+)
+from torch import nn
+
+from fairseq_entmax.modules import (
+    EntmaxMultiheadAttention,
+    EntmaxOutputMixin,
+    check_output_args,
+)
+
+from .flags import add_alpha_args, attention_alphas, set_alpha_defaults
+
+
+class EntmaxTransformerEncoder(TransformerEncoder):
+    """fairseq's encoder; its self-attention is entmax."""
+
+    def build_encoder_layer(self, args: Any) -> nn.Module:
+        layer = super().build_encoder_layer(args)
+        alpha = attention_alphas(self.args).encoder
+        layer.self_attn = EntmaxMultiheadAttention.from_stock(layer.self_attn, alpha)
+        # fairseq 0.12.2's fused layer knows only softmax and fails after layer norm
+        layer.can_use_fastpath = False
+        return layer
+
+
+class EntmaxTransformerDecoder(EntmaxOutputMixin, TransformerDecoder):
+    """fairseq's decoder; self-attention, cross-attention and output are entmax."""
+
+    def build_decoder_layer(self, args: Any, no_encoder_attn: bool = False) -> nn.Module:
+        layer = super().build_decoder_layer(args, no_encoder_attn)
+        alphas = attention_alphas(self.args)
+        layer.self_attn = EntmaxMultiheadAttention.from_stock(layer.self_attn, alphas.decoder)
+        if layer.encoder_attn is not None:
+            layer.encoder_attn = EntmaxMultiheadAttention.from_stock(
+                layer.encoder_attn, alphas.cross
+            )
+        return layer
+
+
+@register_model("transformer_entmax")
+class TransformerEntmaxModel(TransformerModel):
+    """fairseq's ``transformer`` with alpha-entmax attention and output.
+
+    Parameters and state-dict names are the stock model's, so its checkpoints load, and with
+    ``--output-alpha 1 --attention-alpha 1`` it is the stock model.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019); Correia, Niculae, Martins (EMNLP 2019).
+    """
+
+    @classmethod
+    def hub_models(cls):
+        return {}
+
+    @classmethod
+    def add_args(cls, parser):
+        super().add_args(parser)
+        add_alpha_args(parser)
+
+    @classmethod
+    def build_model(cls, args, task):
+        set_alpha_defaults(args)
+        check_output_args(args)
+        if getattr(args, "adaptive_softmax_cutoff", None):
+            raise ValueError(
+                "--adaptive-softmax-cutoff builds a hierarchical softmax, which cannot be sparse: "
+                f"drop the flag (got {args.adaptive_softmax_cutoff!r}), or use the stock arch"
+            )
+        return super().build_model(args, task)
+
+    @classmethod
+    def build_encoder(cls, args, src_dict, embed_tokens):
+        return EntmaxTransformerEncoder(args, src_dict, embed_tokens)
+
+    @classmethod
+    def build_decoder(cls, args, tgt_dict, embed_tokens):
+        decoder = EntmaxTransformerDecoder(
+            args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention
+        )
+        decoder.output_alpha = float(args.output_alpha)
+        return decoder
+
+
+@register_model_architecture("transformer_entmax", "transformer_entmax")
+def transformer_entmax(args):
+    set_alpha_defaults(args)
+    transformer_legacy.base_architecture(args)
+
+
+@register_model_architecture("transformer_entmax", "transformer_entmax_tiny")
+def transformer_entmax_tiny(args):
+    set_alpha_defaults(args)
+    transformer_legacy.tiny_architecture(args)
+
+
+@register_model_architecture("transformer_entmax", "transformer_entmax_iwslt_de_en")
+def transformer_entmax_iwslt_de_en(args):
+    set_alpha_defaults(args)
+    transformer_legacy.transformer_iwslt_de_en(args)
+
+
+@register_model_architecture("transformer_entmax", "transformer_entmax_wmt_en_de")
+def transformer_entmax_wmt_en_de(args):
+    set_alpha_defaults(args)
+    transformer_legacy.transformer_wmt_en_de(args)
+
+
+@register_model_architecture("transformer_entmax", "transformer_entmax_wmt_en_de_big")
+def transformer_entmax_wmt_en_de_big(args):
+    set_alpha_defaults(args)
+    transformer_legacy.transformer_wmt_en_de_big(args)

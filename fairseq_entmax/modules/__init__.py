@@ -1,0 +1,17 @@
+"""Building blocks: attention and output layers with alpha-entmax."""
+
+from .adopt import adopt
+from .luong_attention import EntmaxLuongAttention
+from .multihead_attention import EntmaxMultiheadAttention, sparsify_attention
+from .output import EntmaxOutputMixin, check_output_args, output_alpha_of, sparsify_output
+
+__all__ = [
+    "EntmaxLuongAttention",
+    "EntmaxMultiheadAttention",
+    "EntmaxOutputMixin",
+    "adopt",
+    "check_output_args",
+    "output_alpha_of",
+    "sparsify_attention",
+    "sparsify_output",
+]

@@ -1,0 +1,103 @@
+"""Attention of recurrent decoders (Luong et al. 2015, Bahdanau et al. 2015) with alpha-entmax."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+from fairseq.models.lstm import Linear
+from torch import Tensor
+
+from fairseq_entmax.functional import entmax
+from fairseq_entmax.functional.mapping import entmax_dense
+
+SCORES = ("dot", "general", "mlp")
+
+
+class EntmaxLuongAttention(nn.Module):
+    """One query over the source: p = entmax_alpha(score(s, h_1), ..., score(s, h_n)).
+
+    ======== ============================= =====================================
+    score    score(s, h)                   parameters
+    ======== ============================= =====================================
+    dot      s . h                         none (the sizes must agree)
+    general  (W s) . h                     input_proj
+    mlp      v . tanh(W s + U h)           input_proj, source_proj, score_proj
+    ======== ============================= =====================================
+
+    Returns tanh(V [sum_j p_j h_j; s]) with V the ``output_proj``. With score "general" the
+    parameters are those of fairseq's ``AttentionLayer``.
+
+    Args:
+        query_dim: size of the decoder state s.
+        source_dim: size of the encoder states h.
+        output_dim: size of the output.
+        alpha: >= 1; 1 is softmax, 2 is sparsemax.
+        score: "dot", "general" or "mlp".
+
+    Raises:
+        ValueError: alpha < 1, an unknown score, or dot with unequal sizes.
+
+    Source:
+        Luong, Pham, Manning (EMNLP 2015), eq. 5-8; Bahdanau et al. (ICLR 2015), appendix A.1.2;
+        Peters, Niculae, Martins (ACL 2019), section 4.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        source_dim: int,
+        output_dim: int,
+        alpha: float = 1.5,
+        score: str = "general",
+    ) -> None:
+        super().__init__()
+        if not alpha >= 1:
+            raise ValueError(f"attention alpha must be >= 1, got {alpha}")
+        if score not in SCORES:
+            raise ValueError(f"attention score must be one of {', '.join(SCORES)}, got {score!r}")
+        if score == "dot" and query_dim != source_dim:
+            raise ValueError(
+                f"dot attention needs decoder and encoder states of one size, got {query_dim} "
+                f"and {source_dim}: use the score 'general'"
+            )
+        self.alpha = float(alpha)
+        self.score = score
+        self.input_proj = nn.Identity()
+        self.source_proj = nn.Identity()
+        self.score_proj = nn.Identity()
+        if score != "dot":
+            self.input_proj = Linear(query_dim, source_dim, bias=False)
+        if score == "mlp":
+            self.source_proj = Linear(source_dim, source_dim, bias=False)
+            self.score_proj = Linear(source_dim, 1, bias=False)
+        self.output_proj = Linear(query_dim + source_dim, output_dim, bias=False)
+
+    def forward(
+        self, query: Tensor, source: Tensor, padding_mask: Optional[Tensor]
+    ) -> Tuple[Tensor, Tensor]:
+        """query (bsz, query_dim), source (src_len, bsz, source_dim), mask (src_len, bsz), True at
+        padding -> output (bsz, output_dim) and p (src_len, bsz).
+        """
+        scores = self.scores(query, source)  # bsz x src_len
+        if padding_mask is not None:
+            scores = scores.masked_fill(padding_mask.t(), float("-inf"))
+        if torch.jit.is_scripting():
+            probs = entmax_dense(scores, self.alpha)
+        else:
+            probs = self.normalize(scores)
+        context = torch.einsum("bs,sbd->bd", probs, source)
+        output = torch.tanh(self.output_proj(torch.cat([context, query], dim=1)))
+        return output, probs.t()
+
+    def scores(self, query: Tensor, source: Tensor) -> Tensor:
+        """Unnormalised attention, (bsz, src_len)."""
+        projected = self.input_proj(query)
+        if self.score == "mlp":
+            hidden = torch.tanh(projected.unsqueeze(0) + self.source_proj(source))
+            return self.score_proj(hidden).squeeze(2).t()
+        return torch.einsum("bd,sbd->bs", projected, source)
+
+    @torch.jit.unused
+    def normalize(self, scores: Tensor) -> Tensor:
+        """The attention weights, (bsz, src_len) -> the same shape."""
+        return entmax(scores, self.alpha)

@@ -1,0 +1,137 @@
+"""fairseq's multi-head attention with alpha-entmax in place of softmax."""
+
+from types import FunctionType
+from typing import Dict, Optional, Tuple
+
+import torch
+from fairseq.modules import MultiheadAttention
+from torch import Tensor, nn
+
+from fairseq_entmax.functional import entmax
+from fairseq_entmax.functional.mapping import entmax_dense
+
+from .adopt import adopt
+
+
+def _renamed(function: FunctionType, name: str, **replaced: object) -> FunctionType:
+    """The same function under another name: TorchScript compiles a method by its own name.
+
+    ``replaced`` are globals that it shall see otherwise.
+    """
+    twin = FunctionType(
+        function.__code__,
+        {**function.__globals__, **replaced},
+        name,
+        function.__defaults__,
+        function.__closure__,
+    )
+    twin.__annotations__ = function.__annotations__
+    return twin
+
+
+class EntmaxMultiheadAttention(MultiheadAttention):
+    """Multi-head attention whose weights are alpha-entmax of the scores, with exact zeros.
+
+    p = entmax_alpha(q k^T / sqrt(d) + mask) for each head and target position. Everything else
+    (projections, incremental state, reordering, key padding, add_zero_attn, quantisation noise)
+    is fairseq's. Make one with :meth:`from_stock`.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), section 4; Correia et al. (EMNLP 2019).
+    """
+
+    alpha: float
+
+    @classmethod
+    def from_stock(cls, attention: MultiheadAttention, alpha: float) -> MultiheadAttention:
+        """The sparse twin of a built attention, sharing its parameters; alpha = 1 is itself.
+
+        Raises:
+            ValueError: alpha < 1, or the attention runs in xFormers, which has only softmax.
+        """
+        if not alpha >= 1:
+            raise ValueError(f"attention alpha must be >= 1, got {alpha}")
+        if alpha == 1:
+            return attention
+        if getattr(attention, "use_xformers", False):
+            raise ValueError(
+                f"attention alpha {alpha} needs fairseq's own attention: xFormers has only "
+                "softmax. Drop the xformers_att_config option or set the alpha to 1."
+            )
+        # the check is what sends forward into torch's fused softmax attention
+        return adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Optional[Tensor],
+        value: Optional[Tensor],
+        key_padding_mask: Optional[Tensor] = None,
+        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Optional[Tensor] = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """As fairseq's: query (tgt_len, bsz, dim) -> output (tgt_len, bsz, dim), and the weights
+        (bsz, tgt_len, src_len), or (heads, bsz, tgt_len, src_len) with ``need_head_weights``.
+        """
+        scores, v = self.scores_and_values(
+            query,
+            key,
+            value,
+            key_padding_mask,
+            incremental_state,
+            need_weights,
+            static_kv,
+            attn_mask,
+            True,
+        )
+        assert v is not None
+        if before_softmax:
+            return scores, v
+        tgt_len, bsz, _ = query.size()
+        if torch.jit.is_scripting():
+            probs = entmax_dense(scores, self.alpha)
+        else:
+            probs = self.normalize(scores)
+        attn = self._weighted_sum(self.dropout_module(probs), v)
+        attn = attn.transpose(0, 1).contiguous().view(tgt_len, bsz, self.embed_dim)
+        attn = self.out_proj(attn)
+        weights: Optional[Tensor] = None
+        if need_weights or need_head_weights:
+            weights = probs.view(bsz, self.num_heads, tgt_len, scores.size(2)).transpose(1, 0)
+            if not need_head_weights:
+                weights = weights.mean(dim=0)
+        return attn, weights
+
+    @torch.jit.unused
+    def normalize(self, scores: Tensor) -> Tensor:
+        """The attention weights, scores (bsz * heads, tgt_len, src_len) -> the same shape."""
+        return entmax(scores, self.alpha)
+
+    def _weighted_sum(self, probs: Tensor, v: Tensor) -> Tensor:
+        if probs.size(0) == v.size(0):
+            return torch.bmm(probs, v)
+        # the hypotheses of one sentence share its keys and values: (kv_bsz, beam, heads, ...)
+        kv_bsz = v.size(0) // self.num_heads
+        shared = v.view(kv_bsz, 1, self.num_heads, v.size(1), v.size(2))
+        by_beam = probs.view(kv_bsz, -1, self.num_heads, probs.size(1), probs.size(2))
+        return torch.matmul(by_beam, shared).view(probs.size(0), probs.size(1), v.size(2))
+
+
+# the parent's forward, which returns (scores, values) when asked for the state before softmax
+EntmaxMultiheadAttention.scores_and_values = _renamed(  # type: ignore[attr-defined]
+    MultiheadAttention.forward, "scores_and_values", MultiheadAttention=EntmaxMultiheadAttention
+)
+
+
+def sparsify_attention(module: nn.Module, alpha: float) -> nn.Module:
+    """Replace every fairseq multi-head attention inside ``module`` by its entmax twin."""
+    for name, child in module.named_children():
+        if isinstance(child, MultiheadAttention):
+            setattr(module, name, EntmaxMultiheadAttention.from_stock(child, alpha))
+        else:
+            sparsify_attention(child, alpha)
+    return module
