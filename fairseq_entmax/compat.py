@@ -5,6 +5,7 @@ are applied once, when the package is imported; see :func:`apply`.
 """
 
 import argparse
+import contextlib
 import functools
 import pickle
 import types
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
+from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
 
@@ -29,6 +31,7 @@ def apply() -> None:
     explain_refused_checkpoints()
     keep_last_batch()
     generate_with_zero_probabilities()
+    block_repeated_ngrams()
     restore_numpy_compat()
 
 
@@ -60,16 +63,14 @@ def allow_fairseq_checkpoints() -> None:
     dtypes = [type(np.dtype(kind)) for kind in (np.int64, np.float64, np.float32)]
     allowed: List[Any] = [argparse.Namespace, np.ndarray, np.dtype, *functions, *dtypes]
     torch.serialization.add_safe_globals(allowed)
-    try:  # numpy 1 and 2 write different module names
-        torch.serialization.add_safe_globals(
-            [
-                (function, f"numpy.{package}.multiarray.{function.__name__}")
-                for function in functions
-                for package in ("core", "_core")
-            ]
-        )
-    except (TypeError, ValueError):  # torch < 2.6 takes no names
-        pass
+    # numpy 1 and 2 write different module names; torch < 2.6 takes no names
+    named: List[Any] = [
+        (function, f"numpy.{package}.multiarray.{function.__name__}")
+        for function in functions
+        for package in ("core", "_core")
+    ]
+    with contextlib.suppress(TypeError, ValueError):
+        torch.serialization.add_safe_globals(named)
 
 
 def explain_refused_checkpoints() -> None:
@@ -137,6 +138,22 @@ def generate_with_zero_probabilities() -> None:
         return generator
 
     _wrap(FairseqTask, "build_generator", build_generator)
+
+
+def block_repeated_ngrams() -> None:
+    """Let ``--no-repeat-ngram-size`` look at the words written so far.
+
+    Fault: without fairseq's CUDA extension the last n-gram is read from the end of the padded
+    buffer, so nothing is ever blocked.
+    Versions: every fairseq. Test: tests/decoding/::test_ngram_blocking_outside_the_support.
+    """
+
+    def no_repeat_ngram(
+        original: Any, block: Any, tokens: Any, lprobs: Any, bsz: int, beam_size: int, step: int
+    ) -> Any:
+        return original(block, tokens[:, : step + 1], lprobs, bsz, beam_size, step)
+
+    _wrap(NGramRepeatBlock, "_no_repeat_ngram", no_repeat_ngram)
 
 
 def restore_numpy_compat() -> None:

@@ -52,6 +52,8 @@ class SparseSearch(nn.Module):
             return self._sampling_step(step, lprobs, scores)
         candidates = self.inner.step(step, lprobs, scores, prev_output_tokens, original_batch_idxs)
         candidates = self._bury_dead(*candidates, width=2 * lprobs.size(1))
+        if self.inner.supports_constraints:
+            candidates = self._living_first(*candidates)
         return self._end_dead_sentences(*candidates, scores)
 
     def _bury_dead(self, scores: Tensor, tokens: Tensor, beams: Tensor, width: int) -> Candidates:
@@ -65,6 +67,18 @@ class SparseSearch(nn.Module):
             beams = torch.nn.functional.pad(beams, (0, missing))
         dead = ~(scores > -math.inf)  # also NaN
         return scores.masked_fill(dead, -math.inf), tokens.masked_fill(dead, self.unk), beams
+
+    def _living_first(self, scores: Tensor, tokens: Tensor, beams: Tensor) -> Candidates:
+        """Constrained search sorts by met constraints before probability, and remembers the
+        state of each candidate by its place.
+        """
+        order = (scores == -math.inf).long().argsort(dim=1, stable=True)
+        states = self.inner.constraint_states or []
+        self.inner.constraint_states = [
+            [sentence[min(i, len(sentence) - 1)] for i in places]
+            for sentence, places in zip(states, order.tolist())
+        ]
+        return scores.gather(1, order), tokens.gather(1, order), beams.gather(1, order)
 
     def _end_dead_sentences(
         self, scores: Tensor, tokens: Tensor, beams: Tensor, history: Tensor
@@ -106,13 +120,14 @@ def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
     truncated = dict(hypotheses[0])
     truncated["score"] = torch.full_like(truncated["score"], -math.inf)
     if _is_dead(truncated):
-        truncated["positional_scores"] = truncated["positional_scores"].clone()
-        truncated["positional_scores"][-1] = -math.inf
+        positional = truncated["positional_scores"]
+        truncated["positional_scores"] = positional.masked_fill(positional < DEAD / 2, -math.inf)
     return [truncated]
 
 
 def _is_dead(hypothesis: Hypothesis) -> bool:
-    return bool(hypothesis["positional_scores"][-1] < DEAD / 2)
+    scores = hypothesis["positional_scores"]
+    return not bool((scores.isfinite() & (scores > DEAD / 2)).all())
 
 
 def make_sparse(generator: Any) -> Any:

@@ -1,7 +1,8 @@
 """Solve for the threshold tau of alpha-entmax, row by row, in plain torch operations.
 
 With x = (alpha - 1) (z - max z) and q = 1 / (alpha - 1), p_j = [x_j - tau]_+^q sums to one at
-exactly one tau in [-1, 0). The solver compiles under TorchScript (which sees no module constants) and needs no sort:
+exactly one tau in [-1, 0). The solver needs no sort, and compiles under TorchScript (which sees
+no module constants):
 
 * alpha <= 2: g(tau) = ||[x - tau]_+||_q - 1 is convex and falls, so Newton from the left never
   overshoots; on uniform rows g is linear and one step suffices.

@@ -126,8 +126,6 @@ def test_wrong_label_smoothing(alpha, label_smoothing):
         entmax_loss(scores(), target(), alpha, label_smoothing=label_smoothing)
 
 
-@pytest.mark.parametrize("option", ["ignore_index", "label_smoothing", "reduction"])
-def test_options_of_the_loss_are_keyword_only(option):
-    position = ["ignore_index", "label_smoothing", "reduction"].index(option)
+def test_options_of_the_loss_are_keyword_only():
     with pytest.raises(TypeError):
-        entmax_loss(scores(), target(), 1.5, *[0, 0.0, "mean"][: position + 1])
+        entmax_loss(scores(), target(), 1.5, -100)
