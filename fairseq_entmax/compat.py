@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import functools
 import pickle
+import re
 import types
 from typing import Any, Callable, List
 
@@ -85,14 +86,13 @@ def explain_refused_checkpoints() -> None:
         try:
             return original(path, *args, **kwargs)
         except pickle.UnpicklingError as error:
-            reason = str(error).replace("\n", " ")
-            found = reason[reason.find("Unsupported") :] if "Unsupported" in reason else reason
-            for ending in (". Please use", " was not an allowed"):
-                found = found.split(ending)[0]
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if foreign is None:
+                raise
             raise ValueError(
-                f"refused to load the checkpoint {path}: it holds Python objects that no fairseq "
-                f"checkpoint needs, and loading them could run foreign code ({found}). Nothing "
-                "was executed. Use a checkpoint from a source you trust, written by fairseq."
+                f"refused to load the checkpoint {path}: it holds {foreign.group(1)}, which no "
+                "fairseq checkpoint needs and which could run foreign code. Nothing was executed. "
+                "Use a checkpoint written by fairseq, from a source you trust."
             ) from None
 
     _wrap(checkpoint_utils, "load_checkpoint_to_cpu", load)
@@ -157,15 +157,20 @@ def block_repeated_ngrams() -> None:
 
 
 def restore_numpy_compat() -> None:
-    """Give fairseq's modules the ``numpy.compat.long`` that numpy 2 has removed.
+    """Give fairseq's data modules the numpy names that numpy 2 has removed.
 
-    Fault: ``--sample-break-mode eos`` and bucketed translation data fail with numpy 2.
+    Fault: ``numpy.compat.long`` fails ``--sample-break-mode eos``; that and
+    ``percentile(interpolation=)`` fail bucketed data (``--num-batch-buckets``).
     Versions: every fairseq. Test: tests/test_compat.py::test_numpy_compat_*.
     """
     if hasattr(np, "compat"):
         return
-    with_compat = types.ModuleType("numpy")
-    with_compat.__dict__.update(np.__dict__)
-    with_compat.compat = types.SimpleNamespace(long=int)  # type: ignore[attr-defined]
-    for module in (language_pair_dataset, token_block_dataset):
-        module.np = with_compat
+
+    def percentile(*args: Any, interpolation: str = "linear", **kwargs: Any) -> Any:
+        return np.percentile(*args, method=interpolation, **kwargs)
+
+    older = types.ModuleType("numpy")
+    older.__dict__.update(np.__dict__)
+    older.__dict__.update(compat=types.SimpleNamespace(long=int), int=int, percentile=percentile)
+    for module in (data_utils, language_pair_dataset, token_block_dataset):
+        module.np = older

@@ -136,7 +136,7 @@ def main() -> None:
 
     rng = random.Random(args.seed)
     sizes = {"test": args.test, "valid": args.valid, "train": args.train}
-    n_lemmas = int(1.1 * sum(sizes.values()) / args.cells)  # some share a lemma
+    n_lemmas = int(1.1 * sum(sizes.values()) / args.cells) + 50  # some share a lemma
     corpora = [
         split_by_lemma(paradigms, sizes, rng, args.cells)
         for paradigms in (german_paradigms(), islice(russian_paradigms(rng), n_lemmas))

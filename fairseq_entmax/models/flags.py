@@ -1,7 +1,7 @@
 """Command-line flags that every arch of this package has, and their defaults."""
 
 from argparse import ArgumentParser
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 DEFAULT_ALPHA = 1.5
 
@@ -12,8 +12,13 @@ class AttentionAlphas(NamedTuple):
     cross: float
 
 
-def add_alpha_args(parser: ArgumentParser) -> None:
-    """--output-alpha and the --attention-alpha family, saved with the model."""
+def add_alpha_args(
+    parser: ArgumentParser, attentions: Sequence[str] = AttentionAlphas._fields
+) -> None:
+    """--output-alpha and the --attention-alpha family, saved with the model.
+
+    ``attentions`` names those that the model has: a flag that changes nothing is not offered.
+    """
     parser.add_argument(
         "--output-alpha",
         type=float,
@@ -26,7 +31,7 @@ def add_alpha_args(parser: ArgumentParser) -> None:
         metavar="A",
         help="alpha of all attention, >= 1 (default: 1.5)",
     )
-    for where in ("encoder", "decoder", "cross"):
+    for where in attentions:
         parser.add_argument(
             f"--{where}-attention-alpha",
             type=float,
@@ -40,7 +45,7 @@ def set_alpha_defaults(args: Any) -> None:
     for name in ("output_alpha", "attention_alpha"):
         if getattr(args, name, None) is None:
             setattr(args, name, DEFAULT_ALPHA)
-    for where in ("encoder", "decoder", "cross"):
+    for where in AttentionAlphas._fields:
         name = f"{where}_attention_alpha"
         if getattr(args, name, None) is None:
             setattr(args, name, args.attention_alpha)

@@ -50,7 +50,7 @@ class LSTMEntmaxModel(LSTMModel):
     @staticmethod
     def add_args(parser):
         LSTMModel.add_args(parser)
-        add_alpha_args(parser)
+        add_alpha_args(parser, attentions=("cross",))
         parser.add_argument(
             "--attention-score",
             choices=SCORES,

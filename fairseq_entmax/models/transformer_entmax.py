@@ -1,5 +1,6 @@
 """The transformer with alpha-entmax in its attention and output layer."""
 
+from argparse import Namespace
 from typing import Any
 
 from fairseq.models import register_model, register_model_architecture
@@ -9,6 +10,7 @@ from fairseq.models.transformer import (
     TransformerModel,
     transformer_legacy,
 )
+from omegaconf import OmegaConf
 from torch import nn
 
 from fairseq_entmax.modules import (
@@ -25,10 +27,11 @@ class EntmaxTransformerEncoder(TransformerEncoder):
 
     def build_encoder_layer(self, args: Any) -> nn.Module:
         layer = super().build_encoder_layer(args)
+        inner = _unwrapped(layer)
         alpha = attention_alphas(self.args).encoder
-        layer.self_attn = EntmaxMultiheadAttention.from_stock(layer.self_attn, alpha)
+        inner.self_attn = EntmaxMultiheadAttention.from_stock(inner.self_attn, alpha)
         # fairseq 0.12.2's fused layer knows only softmax and fails after layer norm
-        layer.can_use_fastpath = False
+        inner.can_use_fastpath = False
         return layer
 
 
@@ -37,13 +40,21 @@ class EntmaxTransformerDecoder(EntmaxOutputMixin, TransformerDecoder):
 
     def build_decoder_layer(self, args: Any, no_encoder_attn: bool = False) -> nn.Module:
         layer = super().build_decoder_layer(args, no_encoder_attn)
+        inner = _unwrapped(layer)
         alphas = attention_alphas(self.args)
-        layer.self_attn = EntmaxMultiheadAttention.from_stock(layer.self_attn, alphas.decoder)
-        if layer.encoder_attn is not None:
-            layer.encoder_attn = EntmaxMultiheadAttention.from_stock(
-                layer.encoder_attn, alphas.cross
+        inner.self_attn = EntmaxMultiheadAttention.from_stock(inner.self_attn, alphas.decoder)
+        if inner.encoder_attn is not None:
+            inner.encoder_attn = EntmaxMultiheadAttention.from_stock(
+                inner.encoder_attn, alphas.cross
             )
         return layer
+
+
+def _unwrapped(layer: nn.Module) -> nn.Module:
+    """The layer under fairseq's fully sharded wrappers, which hand on reads but keep writes."""
+    while hasattr(layer, "module"):
+        layer = layer.module
+    return layer
 
 
 @register_model("transformer_entmax")
@@ -68,6 +79,8 @@ class TransformerEntmaxModel(TransformerModel):
 
     @classmethod
     def build_model(cls, args, task):
+        if OmegaConf.is_config(args):  # of which fairseq keeps only what its own config declares
+            args = Namespace(**OmegaConf.to_container(args, resolve=True))
         set_alpha_defaults(args)
         check_output_args(args)
         if getattr(args, "adaptive_softmax_cutoff", None):

@@ -47,16 +47,22 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         """The sparse twin of a built attention, sharing its parameters; alpha = 1 is itself.
 
         Raises:
-            ValueError: alpha < 1, or the attention runs in xFormers, which has only softmax.
+            ValueError: alpha < 1, or the attention runs in xFormers, which has only softmax, or it
+                has add_bias_kv, which fairseq has in torch's fused attention only.
         """
         if not alpha >= 1:
             raise ValueError(f"attention alpha must be >= 1, got {alpha}")
-        if alpha == 1:
+        if alpha == 1 and not isinstance(attention, cls):
             return attention
         if getattr(attention, "use_xformers", False):
             raise ValueError(
                 f"attention alpha {alpha} needs fairseq's own attention: xFormers has only "
                 "softmax. Drop the xformers_att_config option or set the alpha to 1."
+            )
+        if attention.bias_k is not None:
+            raise ValueError(
+                f"attention alpha {alpha} cannot be combined with add_bias_kv, which works in "
+                "torch's fused softmax attention only: build without it or set the alpha to 1."
             )
         # the check is what sends forward into torch's fused softmax attention
         return adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
@@ -132,6 +138,9 @@ def sparsify_attention(module: nn.Module, alpha: float) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, MultiheadAttention):
             setattr(module, name, EntmaxMultiheadAttention.from_stock(child, alpha))
+            if alpha > 1 and hasattr(module, "can_use_fastpath"):
+                # fairseq 0.12.2's fused encoder layer knows only softmax
+                module.can_use_fastpath = False
         else:
             sparsify_attention(child, alpha)
     return module

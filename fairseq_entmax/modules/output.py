@@ -70,7 +70,9 @@ def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
     check_output_alpha(alpha)
     if getattr(decoder, "adaptive_softmax", None) is not None:
         raise ValueError(_ADAPTIVE.format(flag="--adaptive-softmax-cutoff"))
-    sparse_class = type(f"Entmax{type(decoder).__name__}", (EntmaxOutputMixin, type(decoder)), {})
+    sparse_class = type(decoder)
+    if not isinstance(decoder, EntmaxOutputMixin):
+        sparse_class = type(f"Entmax{sparse_class.__name__}", (EntmaxOutputMixin, sparse_class), {})
     return adopt(sparse_class, decoder, output_alpha=float(alpha))
 
 

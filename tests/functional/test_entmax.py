@@ -7,11 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax, entmax15, reference, sparsemax
+from tests.functional.problems import HALF_TYPES, LONG, row_errors
 
 SIZES = [1, 2, 3, 17, 64, 511, 512, 513, 1000, 10007]
 ALPHAS = [1.01, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 4.0]
-LONG = 600  # from 512 entries on, only candidates for the support are solved
-HALF_TYPES = [torch.float16, torch.bfloat16]
 
 
 def rows_by_kind(n_classes, dtype=torch.float32):
@@ -50,11 +49,6 @@ def oracle(z, alpha):
     if probs[..., -1].any():
         return reference.entmax(z, alpha)
     return torch.zeros_like(z, dtype=torch.float64).scatter(-1, columns, probs)
-
-
-def row_errors(probs, expected):
-    """The largest error in each row, in units of the row's peak."""
-    return (probs.double() - expected).abs().amax(-1) / expected.amax(-1)
 
 
 def tolerance(alpha):
@@ -222,7 +216,7 @@ def test_memory_layout_does_not_matter(alpha, n_classes):
 # --- 16-bit types ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [3, 64, 513, 10007])
+@pytest.mark.parametrize("n_classes", [3, 64, 513, 3001])
 @pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 def test_16_bit_errs_by_its_own_rounding_only(dtype, alpha, n_classes):

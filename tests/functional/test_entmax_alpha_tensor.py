@@ -7,13 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax, reference
-
-LONG = 600  # from 512 entries on, only candidates for the support are solved
-
-
-def row_errors(probs, expected):
-    """The largest error in each row, in units of the row's peak."""
-    return (probs.double() - expected).abs().amax(-1) / expected.amax(-1)
+from tests.functional.problems import HALF_TYPES, LONG, row_errors
 
 
 @pytest.mark.parametrize("n_classes", [1, 17, LONG, 10007])
@@ -27,7 +21,14 @@ def test_one_alpha_per_row_equals_a_loop(n_classes):
             assert row_errors(probs[row], reference.entmax(z[row], alpha)) <= 2e-6, alpha
 
 
-@pytest.mark.parametrize("dtype", [torch.float32] + [torch.float16, torch.bfloat16], ids=str)
+def test_every_chunk_of_rows_has_its_own_alphas():
+    z, alphas = 3 * torch.randn(250, 10007), torch.linspace(1.5, 3, 250, dtype=torch.float64)
+    probs = entmax(z, alphas.unsqueeze(1))
+    for row in (0, 208, 209, 210, 249):
+        assert row_errors(probs[row], reference.entmax(z[row], alphas[row].item())) <= 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32] + HALF_TYPES, ids=str)
 def test_the_dtype_of_alpha_is_not_that_of_the_scores(dtype):
     z = torch.randn(2, 5, dtype=torch.float64)
     alpha = torch.tensor([[1.3], [1.7]], dtype=dtype)

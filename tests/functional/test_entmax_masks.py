@@ -7,9 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax, reference
-
-LONG = 600  # from 512 entries on, only candidates for the support are solved
-HALF_TYPES = [torch.float16, torch.bfloat16]
+from tests.functional.problems import HALF_TYPES, LONG
 
 
 @pytest.mark.parametrize("n_classes", [2, 17, LONG])

@@ -1,0 +1,104 @@
+"""The README's code runs, its commands parse, its names exist."""
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import options
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY
+
+import fairseq_entmax
+from fairseq_entmax.functional import loss as loss_module
+from fairseq_entmax.functional import mapping
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.S))
+
+
+def console_commands(name):
+    joined = CONSOLE.replace("\\\n", " ")
+    lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line) for line in lines if line.startswith(name + " ")]
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) < 200
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
+def test_python_block_runs(code):
+    # in a process of its own: the blocks register models
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_printed_probabilities_are_true():
+    namespace = {}
+    exec(PYTHON[0], namespace)
+    printed = re.search(r"# \[\[(.*?)\]\]", PYTHON[0]).group(1)
+    expected = torch.tensor([[float(x) for x in printed.split(",")]])
+    torch.testing.assert_close(namespace["probs"].detach(), expected, atol=5e-5, rtol=0)
+    assert namespace["scores"].grad[0, 2] == 0
+
+
+def test_own_model_decodes_sparsely():
+    """The example of the README, built and asked for probabilities."""
+    code = PYTHON[1] + (
+        "\nimport torch\nfrom argparse import Namespace\n"
+        "from tests.decoding.table_model import TableTask, dictionary\n"
+        "args = Namespace(); fconv_iwslt_de_en(args)\n"
+        "args.max_source_positions = args.max_target_positions = 50\n"
+        "model = SparseFConv.build_model(args, TableTask(dictionary('abcdefgh'))).eval()\n"
+        "tokens = torch.tensor([[4, 5, 2]])\n"
+        "scores, extra = model(tokens, torch.tensor([3]), tokens)\n"
+        "probs = model.get_normalized_probs((20 * scores, extra), log_probs=False)\n"
+        "assert torch.allclose(probs.sum(-1), torch.ones(1, 3))\n"
+        "assert (probs == 0).any()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "parser"),
+    [
+        ("fairseq-train", options.get_training_parser),
+        ("fairseq-generate", options.get_generation_parser),
+    ],
+)
+def test_commands_parse(name, parser, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = console_commands(name)
+    assert commands
+    for _, *arguments in commands:
+        options.parse_args_and_arch(parser(), arguments)  # exits on an unknown flag or name
+
+
+def test_every_arch_is_named_and_registered():
+    ours = {
+        name
+        for name, model in ARCH_MODEL_REGISTRY.items()
+        if model.__module__.startswith("fairseq_entmax.")
+    }
+    table = re.search(r"\| archs \| (.*) \|", README).group(1)
+    assert set(re.findall(r"`(\w+)`", table)) == ours
+    assert "entmax_loss" in CRITERION_REGISTRY
+
+
+def test_version_is_in_the_changelog():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {fairseq_entmax.__version__}" in changelog
+
+
+@pytest.mark.parametrize("module", [mapping, loss_module], ids=lambda m: m.__name__)
+def test_docstring_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
