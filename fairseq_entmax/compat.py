@@ -7,6 +7,7 @@ are applied once, when the package is imported; see :func:`apply`.
 import argparse
 import contextlib
 import functools
+import inspect
 import pickle
 import re
 import types
@@ -17,6 +18,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
+from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
 
@@ -31,8 +33,10 @@ def apply() -> None:
     allow_fairseq_checkpoints()
     explain_refused_checkpoints()
     keep_last_batch()
+    keep_batches_on_resuming()
     generate_with_zero_probabilities()
     block_repeated_ngrams()
+    find_groups_by_row()
     restore_numpy_compat()
 
 
@@ -122,6 +126,33 @@ def keep_last_batch() -> None:
     _wrap(data_utils, "batch_by_size", batch_by_size)
 
 
+def keep_batches_on_resuming() -> None:
+    """Resume a training with the batches it had.
+
+    Fault: a training puts its sentences into batches once, by the seed of epoch 1, but one that is
+    resumed by the seed of its first epoch: other batches, other losses than unbroken.
+    Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_resume.py.
+    """
+
+    def get_batch_iterator(original: Any, task: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        call = inspect.signature(original).bind(task, dataset, *args, **kwargs)
+        call.apply_defaults()
+        options = call.arguments
+        epoch = options["epoch"]
+        once = task.can_reuse_epoch_itr(dataset) and not (
+            options["disable_iterator_cache"] or options.get("update_epoch_batch_itr")
+        )
+        if not once or dataset in task.dataset_to_epoch_iter:
+            return original(task, dataset, *args, **kwargs)
+        options["epoch"] = 1
+        iterator = original(*call.args, **call.kwargs)
+        iterator.epoch = epoch
+        dataset.set_epoch(epoch)
+        return iterator
+
+    _wrap(FairseqTask, "get_batch_iterator", get_batch_iterator)
+
+
 def generate_with_zero_probabilities() -> None:
     """Give every generator of a sparse model the search that is right with p = 0.
 
@@ -154,6 +185,34 @@ def block_repeated_ngrams() -> None:
         return original(block, tokens[:, : step + 1], lprobs, bsz, beam_size, step)
 
     _wrap(NGramRepeatBlock, "_no_repeat_ngram", no_repeat_ngram)
+
+
+def find_groups_by_row() -> None:
+    """Let ``--diverse-beam-groups`` answer a data set of more than one batch.
+
+    Fault: what the groups share is kept by row of the batch and looked up by number of the
+    sentence in the data set: ``IndexError: index 10 is out of bounds for dimension 0``, or the
+    penalty of another sentence.
+    Versions: every fairseq. Test: tests/cli/test_generate.py::test_diverse_beam_*.
+    """
+
+    def step(
+        original: Any,
+        search: Any,
+        step: int,
+        lprobs: Any,
+        scores: Any,
+        prev_output_tokens: Any = None,
+        original_batch_idxs: Any = None,
+    ) -> Any:
+        if original_batch_idxs is not None:
+            if step == 0:
+                search.batch_idxs = original_batch_idxs
+            same = original_batch_idxs.unsqueeze(1) == search.batch_idxs
+            original_batch_idxs = same.int().argmax(1)
+        return original(search, step, lprobs, scores, prev_output_tokens, original_batch_idxs)
+
+    _wrap(DiverseBeamSearch, "step", step)
 
 
 def restore_numpy_compat() -> None:

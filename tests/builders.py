@@ -1,5 +1,6 @@
 """Tiny fairseq objects that the tests of several floors share."""
 
+import io
 from argparse import Namespace
 from typing import Any, Dict, Optional, Sequence
 
@@ -59,13 +60,23 @@ def build(arch: str, seed: int = 3, task: Optional[Task] = None, **flags: Any) -
     return build_model(Namespace(arch=arch, **flags), task or Task()).eval()
 
 
-def sharpen(model: nn.Module, factor: float = 4.0) -> nn.Module:
+def sharpen(model: nn.Module) -> nn.Module:
     """Scale a fresh model's matrices, so that its scores lie far enough apart to be sparse."""
+    # fairseq draws an LSTM's weights from [-0.1, 0.1]
+    factor = 30.0 if any(isinstance(m, nn.LSTM) for m in model.modules()) else 4.0
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(factor)
     return model
+
+
+def scripted(module: nn.Module) -> torch.jit.ScriptModule:
+    """Compiled by TorchScript, saved and loaded."""
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)
 
 
 def batch(task: Optional[Task] = None, lengths: Sequence[int] = LENGTHS) -> Dict[str, Any]:

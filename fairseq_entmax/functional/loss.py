@@ -16,8 +16,12 @@ from .checks import (
     check_scores,
     check_target,
 )
+from .dispatch import compiled
 from .mapping import entmax, flatten_rows
 from .rows import NEAR_ONE, Rows, solve_rows
+
+
+_KEPT_ENTRIES = 512  # of a row's support; what is longer is written again from its threshold
 
 
 class LossRows(NamedTuple):
@@ -174,6 +178,17 @@ def _entropy_alpha_derivative(p: Tensor, alpha: Tensor) -> Tensor:
     return (by_power + by_scale).squeeze(1)
 
 
+class _Solved(NamedTuple):
+    """The unsmoothed loss of all rows, and what backward needs to write p again."""
+
+    loss: Tensor
+    support_size: Tensor
+    target_probs: Tensor
+    correct: Tensor
+    alpha_slope: Tensor
+    saved: List[Tensor]
+
+
 class _EntmaxLoss(torch.autograd.Function):
     """Keeps p on its support only; the dense gradient is written once, in backward."""
 
@@ -187,55 +202,100 @@ class _EntmaxLoss(torch.autograd.Function):
         ignore_index: int,
         label_smoothing: float,
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        dtype = torch.promote_types(z.dtype, torch.float32)
-        kept, safe_y = _counted_rows(z, y, ignore_index)
-        loss = torch.zeros(y.shape, dtype=dtype, device=z.device)
-        support_size = torch.zeros_like(y)
-        target_probs = torch.zeros_like(loss)
-        alpha_slope = torch.zeros_like(loss)
-        z_y = z.gather(1, safe_y.unsqueeze(1)).to(dtype)
-        entries: List[Tensor] = []
-        for rows, solved in solve_rows(z, alpha, closed):
-            p = solved.p.masked_fill_(~kept[rows].unsqueeze(1), 0.0)
-            a = alpha if alpha.shape[0] == 1 else alpha[rows]
-            loss[rows] = _chunk_loss(z[rows], z_y[rows], solved, a, closed).to(dtype)
-            support_size[rows] = (p > 0).sum(1)
-            target_probs[rows] = _prob_of(safe_y[rows], solved).to(dtype)
-            if ctx.needs_input_grad[2]:
-                alpha_slope[rows] = _entropy_alpha_derivative(p, a).to(dtype)
-            entries.extend(_support_entries(rows.start, solved, dtype))
+        ctx.compiled = not ctx.needs_input_grad[2] and compiled(z) is not None
+        if ctx.compiled:
+            z = compiled(z).rows_of(z)  # type: ignore[union-attr]
+            solved = _solve_compiled(z, y.masked_fill(y == ignore_index, -1), alpha)
+        else:
+            solved = _solve_torch(z, y, alpha, closed, ignore_index, ctx.needs_input_grad[2])
+        loss = solved.loss
         if label_smoothing:
-            weights = _smoothing_weights(z, ignore_index, dtype)
+            kept, safe_y = _counted_rows(z, y, ignore_index)
+            weights = _smoothing_weights(z, ignore_index, loss.dtype)
+            z_y = z.gather(1, safe_y.unsqueeze(1)).squeeze(1).to(loss.dtype)
             mean = (z.masked_fill(weights == 0, 0.0) * weights).sum(1)
-            loss += label_smoothing * (z_y.squeeze(1) - mean)
-        loss.masked_fill_(~kept, 0.0)
-        target_probs.masked_fill_(~kept, 0.0)
-        correct = kept & (z_y.squeeze(1) >= z.amax(1))
-        ctx.save_for_backward(z, y, alpha, alpha_slope, *entries)
+            loss = loss + (label_smoothing * (z_y - mean)).masked_fill(~kept, 0.0)
+        ctx.save_for_backward(z, y, alpha, solved.alpha_slope, *solved.saved)
         ctx.options = (closed, ignore_index, label_smoothing)
-        ctx.mark_non_differentiable(support_size, target_probs, correct)
-        return loss, support_size, target_probs, correct
+        ctx.mark_non_differentiable(solved.support_size, solved.target_probs, solved.correct)
+        return loss, solved.support_size, solved.target_probs, solved.correct
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
-        z, y, alpha, alpha_slope, *entries = ctx.saved_tensors
+        z, y, alpha, alpha_slope, *saved = ctx.saved_tensors
         closed, ignore_index, label_smoothing = ctx.options
         kept, safe_y = _counted_rows(z.detach(), y, ignore_index)
         grad = grad.masked_fill(~kept, 0.0)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            z = z.masked_fill(~kept.unsqueeze(1), 0.0)
             p = entmax(z, closed or alpha).to(grad.dtype) * grad.unsqueeze(1)
+            p = p.masked_fill(~kept.unsqueeze(1), 0.0)
+            grad_z = _minus_target(p, safe_y, grad)
             alpha_slope = _entropy_alpha_derivative(entmax(z, alpha), alpha).to(grad.dtype)
+            alpha_slope = alpha_slope.masked_fill(~kept, 0.0)
+        elif ctx.compiled:
+            grad_z = _compiled_gradient(z, alpha, saved, grad)
         else:
-            p = _scatter_support(z, grad, entries)
-        grad_alpha = (grad * alpha_slope).double().unsqueeze(1)
-        grad_z = p.scatter_add(1, safe_y.unsqueeze(1), (label_smoothing - 1) * grad.unsqueeze(1))
+            grad_z = _minus_target(_scatter_support(z, grad, saved), safe_y, grad)
         if label_smoothing:
             weights = _smoothing_weights(z.detach(), ignore_index, grad.dtype)
-            grad_z = grad_z - label_smoothing * weights * grad.unsqueeze(1)
+            smooth = _minus_target(weights * grad.unsqueeze(1), safe_y, grad)
+            grad_z = grad_z - label_smoothing * smooth
+        grad_alpha = (grad * alpha_slope).double().unsqueeze(1)
         if alpha.shape[0] == 1:
             grad_alpha = grad_alpha.sum(0, keepdim=True)
         return grad_z.to(z.dtype), None, grad_alpha, None, None, None
+
+
+def _minus_target(p: Tensor, y: Tensor, grad: Tensor) -> Tensor:
+    """p - grad e_y for probabilities that are already scaled by grad."""
+    return p.scatter_add(1, y.unsqueeze(1), -grad.unsqueeze(1))
+
+
+def _solve_compiled(z: Tensor, y: Tensor, alpha: Tensor) -> _Solved:
+    kernels = compiled(z)
+    assert kernels is not None
+    alpha = alpha.clamp(min=1 + NEAR_ONE).contiguous()
+    solved = kernels.LossBuffers.empty(y, min(z.shape[1], _KEPT_ENTRIES))
+    kernels.entmax_loss_forward(z, alpha, solved)
+    loss = solved.loss.float()
+    slope = torch.zeros_like(loss)
+    statistics = (solved.support.long(), solved.target_prob, solved.correct)
+    return _Solved(loss, *statistics, slope, list(solved))
+
+
+def _compiled_gradient(z: Tensor, alpha: Tensor, saved: List[Tensor], grad: Tensor) -> Tensor:
+    kernels = compiled(z)
+    assert kernels is not None
+    alpha = alpha.clamp(min=1 + NEAR_ONE).contiguous()
+    gradient: Tensor = kernels.entmax_loss_backward(
+        z, alpha, kernels.LossBuffers(*saved), grad.float().contiguous()
+    )
+    return gradient
+
+
+def _solve_torch(
+    z: Tensor, y: Tensor, alpha: Tensor, closed: float, ignore_index: int, alpha_slope: bool
+) -> _Solved:
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    kept, safe_y = _counted_rows(z, y, ignore_index)
+    loss = torch.zeros(y.shape, dtype=dtype, device=z.device)
+    support_size = torch.zeros_like(y)
+    target_probs, slopes = torch.zeros_like(loss), torch.zeros_like(loss)
+    z_y = z.gather(1, safe_y.unsqueeze(1)).to(dtype)
+    entries: List[Tensor] = []
+    for rows, solved in solve_rows(z, alpha, closed):
+        p = solved.p.masked_fill_(~kept[rows].unsqueeze(1), 0.0)
+        a = alpha if alpha.shape[0] == 1 else alpha[rows]
+        loss[rows] = _chunk_loss(z[rows], z_y[rows], solved, a, closed).to(dtype)
+        support_size[rows] = (p > 0).sum(1)
+        target_probs[rows] = _prob_of(safe_y[rows], solved).to(dtype)
+        if alpha_slope:
+            slopes[rows] = _entropy_alpha_derivative(p, a).to(dtype)
+        entries.extend(_support_entries(rows.start, solved, dtype))
+    correct = kept & (z_y.squeeze(1) >= z.amax(1))
+    loss.masked_fill_(~kept, 0.0)
+    target_probs.masked_fill_(~kept, 0.0)
+    return _Solved(loss, support_size, target_probs, correct, slopes, entries)
 
 
 def _chunk_loss(z: Tensor, z_y: Tensor, solved: Rows, alpha: Tensor, closed: float) -> Tensor:

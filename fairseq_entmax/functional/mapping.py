@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .checks import Alpha, check_alpha, check_dim, check_scores
+from .dispatch import compiled
 from .rows import NEAR_ONE, closed_form, solve_rows
 from .solver import probs_from_threshold, solve_threshold
 
@@ -145,12 +146,11 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
 class _Entmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, alpha: Tensor, closed: float) -> Tensor:
-        probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
-        for rows, solved in solve_rows(z, alpha, closed):
-            if solved.columns is None:
-                probs[rows] = solved.p.to(z.dtype)
-            else:
-                probs[rows].scatter_(1, solved.columns, solved.p.to(z.dtype))
+        kernels = compiled(z)
+        if kernels is not None:
+            probs: Tensor = kernels.entmax_forward(z, alpha.clamp(min=1 + NEAR_ONE), closed)
+        else:
+            probs = _solve_dense(z, alpha, closed)
         ctx.save_for_backward(probs, alpha)
         ctx.closed = closed
         return probs
@@ -160,10 +160,25 @@ class _Entmax(torch.autograd.Function):
         probs, alpha = ctx.saved_tensors
         grad_z = grad_alpha = None
         if ctx.needs_input_grad[0]:
-            grad_z = _jacobian_product(probs, grad, alpha, ctx.closed)
+            # the kernel has no graph of its own: a second derivative needs the torch operations
+            kernels = None if torch.is_grad_enabled() else compiled(probs)
+            if kernels is not None:
+                grad_z = kernels.entmax_backward(probs, grad, alpha)
+            else:
+                grad_z = _jacobian_product(probs, grad, alpha, ctx.closed)
         if ctx.needs_input_grad[1]:
             grad_alpha = (grad.double() * _alpha_derivative(probs, alpha)).sum(1, keepdim=True)
         return grad_z, grad_alpha, None
+
+
+def _solve_dense(z: Tensor, alpha: Tensor, closed: float) -> Tensor:
+    probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
+    for rows, solved in solve_rows(z, alpha, closed):
+        if solved.columns is None:
+            probs[rows] = solved.p.to(z.dtype)
+        else:
+            probs[rows].scatter_(1, solved.columns, solved.p.to(z.dtype))
+    return probs
 
 
 def _slopes(p: Tensor, alpha: Tensor, closed: float) -> Tensor:

@@ -1,7 +1,9 @@
-"""A real corpus that a model learns in seconds: German nouns, letter by letter, to their plurals."""
+"""Real corpora that a model learns in seconds: German nouns, letter by letter, to their plurals,
+and a few German sentences.
+"""
 
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 NOUNS = """
 Hand Hände  Haus Häuser  Baum Bäume  Traum Träume  Maus Mäuse  Laus Läuse  Raum Räume
@@ -37,14 +39,21 @@ TEST, SHORT_TEST = 11, 3  # more than 8 but no multiple of it; fewer than 8
 
 
 def noun_pairs() -> Dict[str, List[Tuple[str, str]]]:
-    """(singular, plural) pairs, letters apart, of train, valid, test and the short test1."""
+    """(singular, plural) pairs, letters apart.
+
+    valid, test and the short test1 are words of train, so that a model's answers are known; in
+    test2 every reference is the plural of another word.
+    """
     spelled = [" ".join(noun) for noun in NOUNS]
     pairs = list(zip(spelled[::2], spelled[1::2]))
+    test = pairs[: 3 * TEST : 3]
+    singulars, plurals = zip(*test)
     return {
         "train": pairs,
         "valid": pairs[1::7],
-        "test": pairs[: 3 * TEST : 3],
+        "test": test,
         "test1": pairs[5 : 5 + SHORT_TEST],
+        "test2": list(zip(singulars, plurals[1:] + plurals[:1])),
     }
 
 
@@ -52,7 +61,7 @@ def sentence_pairs() -> List[Tuple[str, ...]]:
     return [tuple(line.split("|")) for line in SENTENCES.strip().splitlines()]
 
 
-def write(folder: Path, name: str, pairs: List[Tuple[str, ...]]) -> None:
+def write(folder: Path, name: str, pairs: Sequence[Tuple[str, ...]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for language, side in zip(("sg", "pl"), zip(*pairs)):
         text = "".join(line + "\n" for line in side)

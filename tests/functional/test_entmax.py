@@ -161,6 +161,14 @@ def test_large_alpha_shares_among_tied_maxima(alpha, n_classes):
     assert not probs[1:-1].any()
 
 
+@pytest.mark.parametrize("n_classes", [17, 1000])
+@pytest.mark.parametrize("alpha", [4.0, 8.0])
+def test_differences_as_small_as_the_threshold(alpha, n_classes):
+    tau = n_classes ** (1 - alpha)  # of a uniform row: down to 1e-21
+    z = torch.randn(3, n_classes) * tau
+    assert row_errors(entmax(z, alpha), reference.entmax(z, alpha)).max() <= 2e-6
+
+
 def test_alpha_may_be_an_int():
     z = torch.randn(3, 5)
     assert torch.equal(entmax(z, 2), sparsemax(z))

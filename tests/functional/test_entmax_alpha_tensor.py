@@ -21,6 +21,16 @@ def test_one_alpha_per_row_equals_a_loop(n_classes):
             assert row_errors(probs[row], reference.entmax(z[row], alpha)) <= 2e-6, alpha
 
 
+@pytest.mark.parametrize("n_classes", [LONG, 2000, 20_000])
+@pytest.mark.parametrize("alphas", [(1.2, 3.0), (1.5, 2.5), (1.9, 4.0)], ids=str)
+def test_sparse_rows_on_both_sides_of_2(alphas, n_classes):
+    # a bound on tau that holds above 2 would cut off support below 2
+    z = 5 * torch.randn(2, n_classes)
+    probs = entmax(z, torch.tensor(alphas, dtype=torch.float64).unsqueeze(1))
+    for row, alpha in enumerate(alphas):
+        assert row_errors(probs[row], reference.entmax(z[row], alpha)) <= 2e-6
+
+
 def test_every_chunk_of_rows_has_its_own_alphas():
     z, alphas = 3 * torch.randn(250, 10007), torch.linspace(1.5, 3, 250, dtype=torch.float64)
     probs = entmax(z, alphas.unsqueeze(1))
@@ -82,7 +92,7 @@ def test_rows_of_alpha_1_are_softmax():
         z = 3 * torch.randn(4, n_classes, dtype=torch.float64)
         alpha = torch.tensor([[1.0], [1.5], [1.0], [3.0]])
         probs = entmax(z, alpha)
-        assert_close(probs[[0, 2]], torch.softmax(z[[0, 2]], -1))
+        assert_close(probs[[0, 2]], torch.softmax(z[[0, 2]], -1), atol=1e-15, rtol=1e-12)
 
 
 def test_broken_and_masked_rows_beside_an_alpha_tensor():

@@ -115,6 +115,17 @@ def test_float32_derivative_equals_the_oracle(alpha, n_classes):
         assert_close(z.grad, expected, atol=2e-6, rtol=2e-5)
 
 
+@pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2, 2.5, 4])
+def test_float32_derivative_at_the_edge_of_the_support(alpha):
+    # the second score enters the support: above alpha = 2 its slope has no bound
+    inside = torch.logspace(-7, -1, 30)
+    z = torch.stack([torch.zeros(30), (inside - 1) / (alpha - 1), -inside], 1).requires_grad_()
+    weights = torch.tensor([[1.0, 0.3, -0.5]])
+    (entmax(z, alpha) * weights).sum().backward()
+    expected = jacobian_product(z.detach(), weights, alpha).float()
+    assert_close(z.grad, expected, atol=2e-6, rtol=2e-5)
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 def test_16_bit_derivative_equals_the_oracle(dtype, alpha):

@@ -1,6 +1,5 @@
 """Attention of recurrent decoders: scores by hand, weights from the oracle."""
 
-import io
 import math
 
 import pytest
@@ -10,6 +9,7 @@ from torch.testing import assert_close
 
 from fairseq_entmax.functional import reference
 from fairseq_entmax.modules import EntmaxLuongAttention
+from tests.builders import scripted
 
 QUERY_DIM, SOURCE_DIM, OUTPUT_DIM = 6, 8, 5
 SRC_LEN, BSZ = 7, 4
@@ -180,14 +180,9 @@ def test_half_precision(score, dtype):
 def test_script(score, alpha):
     attention = build_attention(score, alpha)
     query, source = inputs(score)
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(attention), buffer)
-    buffer.seek(0)
-    scripted = torch.jit.load(buffer)
+    loaded = scripted(attention)
     for padding in (None, PADDING):
-        for got, expected in zip(
-            scripted(query, source, padding), attention(query, source, padding)
-        ):
+        for got, expected in zip(loaded(query, source, padding), attention(query, source, padding)):
             assert_close(got, expected, atol=1e-6, rtol=1e-6)
             assert torch.equal(got == 0, expected == 0)
 

@@ -1,93 +1,35 @@
 """fairseq's multi-head attention with entmax: the weights are the oracle's, the rest is stock."""
 
-import io
 import math
-from typing import Dict, List, Optional
 
 import pytest
 import torch
 from fairseq.modules import MultiheadAttention
-from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import reference
 from fairseq_entmax.modules import EntmaxMultiheadAttention, sparsify_attention
 from tests.builders import build
 
-DIM, SOURCE_DIM, HEADS = 8, 6, 2
-HEAD_DIM = DIM // HEADS
-TGT_LEN, SRC_LEN, BSZ = 4, 5, 3
-ALPHAS = [1.25, 1.5, 2.0]
-ALPHA_IDS = [f"alpha={a}" for a in ALPHAS]
-KINDS = ["encoder-self", "decoder-self", "cross"]
+from .attention_by_hand import (
+    BSZ,
+    HEAD_DIM,
+    HEADS,
+    SRC_LEN,
+    TGT_LEN,
+    assert_same_zeros,
+    inputs,
+    output_by_hand,
+    over_alphas,
+    over_kinds,
+    projected,
+    scores_by_hand,
+    sparse_attention,
+    stock_attention,
+    weights_by_hand,
+)
+
 PADDED = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]]).bool()
-
-over_alphas = pytest.mark.parametrize("alpha", ALPHAS, ids=ALPHA_IDS)
-over_kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-def stock_attention(kind, **options):
-    role = (
-        {"encoder_decoder_attention": True, "kdim": SOURCE_DIM, "vdim": SOURCE_DIM}
-        if kind == "cross"
-        else {"self_attention": True}
-    )
-    attention = MultiheadAttention(DIM, HEADS, **role, **options)
-    with torch.no_grad():
-        for name, parameter in attention.named_parameters():
-            if name.endswith("bias"):  # zeros at first: they would hide a forgotten bias
-                parameter.normal_(std=0.3)
-    return attention.eval()
-
-
-def sparse_attention(kind, alpha=1.5, **options):
-    return EntmaxMultiheadAttention.from_stock(stock_attention(kind, **options), alpha)
-
-
-def inputs(kind, bsz=BSZ, dtype=torch.float32):
-    """query, key, value and attn_mask as fairseq's layers pass them; the scores lie far apart."""
-    query = 3 * torch.randn(TGT_LEN, bsz, DIM, dtype=dtype)
-    if kind == "cross":
-        source = 3 * torch.randn(SRC_LEN, bsz, SOURCE_DIM, dtype=dtype)
-        return {"query": query, "key": source, "value": source}
-    causal = torch.full((TGT_LEN, TGT_LEN), -math.inf, dtype=dtype).triu(1)
-    mask = causal if kind == "decoder-self" else None
-    return {"query": query, "key": query, "value": query, "attn_mask": mask}
-
-
-def projected(linear, x):
-    """x (len, bsz, dim) through a layer and split into heads: (bsz, heads, len, head_dim)."""
-    y = x @ linear.weight.t() + linear.bias
-    return y.unflatten(-1, (HEADS, HEAD_DIM)).permute(1, 2, 0, 3)
-
-
-def scores_by_hand(attention, query, key, attn_mask=None, padding=None, **_):
-    """q k^T / sqrt(d), (bsz, heads, tgt_len, src_len)."""
-    q, k = projected(attention.q_proj, query), projected(attention.k_proj, key)
-    scores = q @ k.transpose(2, 3) / math.sqrt(HEAD_DIM)
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    if padding is not None:
-        scores = scores.masked_fill(padding[:, None, None, :], -math.inf)
-    return scores
-
-
-def weights_by_hand(attention, alpha, **given):
-    """(heads, bsz, tgt_len, src_len), in float64."""
-    return reference.entmax(scores_by_hand(attention, **given), alpha).transpose(0, 1)
-
-
-def output_by_hand(attention, weights, value):
-    """out_proj of the weighted sums; weights (heads, bsz, tgt_len, src_len)."""
-    v = projected(attention.v_proj, value)
-    sums = weights.transpose(0, 1).to(v.dtype) @ v
-    joined = sums.permute(2, 0, 1, 3).flatten(2)
-    return joined @ attention.out_proj.weight.t() + attention.out_proj.bias
-
-
-def assert_same_zeros(weights, expected):
-    assert (expected == 0).any(), "the scores are too close for the test to mean anything"
-    assert torch.equal(weights == 0, expected == 0)
 
 
 # ---- from_stock
@@ -276,138 +218,6 @@ def test_add_bias_kv_is_refused():
         sparse_attention("encoder-self", add_bias_kv=True)
 
 
-# ---- incremental decoding
-
-
-def run_incrementally(attention, x, steps, state):
-    """Outputs and head weights of single steps, as a decoder layer asks for them."""
-    outputs, weights = [], []
-    for t in steps:
-        step = x[t : t + 1]
-        output, weight = attention(
-            step, step, step, incremental_state=state, need_head_weights=True
-        )
-        outputs.append(output)
-        weights.append(weight)
-    return torch.cat(outputs), weights
-
-
-@over_alphas
-def test_self_attention_step_by_step(alpha):
-    attention = sparse_attention("decoder-self", alpha)
-    given = inputs("decoder-self")
-    full, full_weights = attention(**given, need_head_weights=True)
-    expected = weights_by_hand(attention, alpha, **given)
-    output, weights = run_incrementally(attention, given["query"], range(TGT_LEN), {})
-    assert_close(output, full)
-    for t, weight in enumerate(weights):
-        assert weight.shape == (HEADS, BSZ, 1, t + 1)
-        assert_close(weight, full_weights[:, :, t : t + 1, : t + 1])
-        assert torch.equal(weight == 0, expected[:, :, t : t + 1, : t + 1] == 0)
-    assert_same_zeros(weights[-1], expected[:, :, -1:])
-
-
-@over_alphas
-def test_cross_attention_step_by_step(alpha):
-    attention = sparse_attention("cross", alpha)
-    given = inputs("cross")
-    padding = torch.zeros(BSZ, SRC_LEN).bool()
-    padding[2, :2] = True
-    expected = weights_by_hand(attention, alpha, padding=padding, **given)
-    full, _ = attention(**given, key_padding_mask=padding)
-    state = {}
-    for t in range(TGT_LEN):
-        output, weights = attention(
-            given["query"][t : t + 1],
-            given["key"],
-            given["value"],
-            key_padding_mask=padding,
-            incremental_state=state,
-            static_kv=True,
-            need_head_weights=True,
-        )
-        assert_close(output, full[t : t + 1])
-        assert_same_zeros(weights, expected[:, :, t : t + 1])
-
-
-def test_static_keys_are_read_once():
-    attention = sparse_attention("cross")
-    given = inputs("cross")
-    state = {}
-    first = attention(**given, incremental_state=state, static_kv=True)[0]
-    other = torch.randn_like(given["key"])
-    again = attention(given["query"], other, other, incremental_state=state, static_kv=True)[0]
-    assert_close(again, first)
-    assert not torch.allclose(attention(given["query"], other, other)[0], first)
-
-
-def test_reorder_incremental_state():
-    attention = sparse_attention("decoder-self")
-    x = inputs("decoder-self")["query"]
-    order = torch.tensor([2, 0, 0])
-    state = {}
-    run_incrementally(attention, x, range(2), state)
-    state = attention.reorder_incremental_state(state, order)
-    # each row goes on with its own input behind another row's prefix
-    output, _ = run_incrementally(attention, x, [2], state)
-    joined = torch.cat([x[:2, order], x[2:3]])
-    expected, _ = run_incrementally(attention, joined, range(3), {})
-    assert_close(output, expected[2:])
-    assert not torch.allclose(output, run_incrementally(attention, x, range(3), {})[0][2:])
-
-
-def test_padding_enters_and_leaves_step_by_step():
-    # prefixes of different lengths: some rows are at a padding symbol in the first step
-    attention = sparse_attention("decoder-self")
-    x = inputs("decoder-self")["query"]
-    state, outputs = {}, []
-    for t in range(3):
-        mask = torch.tensor([[False], [False], [True]]) if t == 0 else None
-        step = x[t : t + 1]
-        outputs.append(attention(step, step, step, mask, incremental_state=state)[0])
-    tail = x[1:3, 2:]
-    causal = torch.full((2, 2), -math.inf).triu(1)
-    alone, _ = attention(tail, tail, tail, attn_mask=causal)
-    assert_close(torch.cat(outputs)[1:, 2:], alone)
-
-
-@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
-@over_alphas
-def test_beams_share_their_keys(alpha, padded):
-    beam = 3
-    attention = sparse_attention("cross", alpha)
-    given = inputs("cross", bsz=2 * beam)
-    # the hypotheses of a sentence look at the same source
-    source = given["key"][:, ::beam].repeat_interleave(beam, 1)
-    mask = None
-    if padded:
-        mask = torch.zeros(2 * beam, SRC_LEN).bool()
-        mask[beam:, :2] = True
-    expected = [
-        attention(
-            given["query"][t : t + 1], source, source, mask, static_kv=True, need_head_weights=True
-        )
-        for t in range(2)
-    ]
-    attention.set_beam_size(beam)
-    state = {}
-    for t, (output, weights) in enumerate(expected):
-        shared_output, shared_weights = attention(
-            given["query"][t : t + 1],
-            source,
-            source,
-            mask,
-            incremental_state=state,
-            static_kv=True,
-            need_head_weights=True,
-        )
-        assert_close(shared_output, output)
-        assert_close(shared_weights, weights)
-        assert_same_zeros(shared_weights, weights)
-    (saved,) = state.values()
-    assert saved["prev_key"].size(0) == 2  # or else nothing was shared
-
-
 # ---- types, gradients
 
 
@@ -452,56 +262,6 @@ def test_every_parameter_learns(kind):
         # adding to all keys moves no score apart from another
         if name != "k_proj.bias":
             assert parameter.grad.abs().sum() > 0, name
-
-
-# ---- TorchScript
-
-
-def saved_and_loaded(module):
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)
-
-
-@over_alphas
-@over_kinds
-def test_script(kind, alpha):
-    attention = sparse_attention(kind, alpha)
-    given = inputs(kind)
-    scripted = saved_and_loaded(attention)
-    output, weights = attention(**given, need_head_weights=True)
-    scripted_output, scripted_weights = scripted(**given, need_head_weights=True)
-    assert_close(scripted_output, output)
-    assert_close(scripted_weights, weights)
-    assert_same_zeros(scripted_weights, weights)
-
-
-class StepByStep(nn.Module):
-    """A loop that can be scripted: TorchScript copies a state that comes from Python."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, order: Tensor) -> Tensor:
-        state: Dict[str, Dict[str, Optional[Tensor]]] = {}
-        outputs: List[Tensor] = []
-        for t in range(x.size(0)):
-            if t == 2:
-                self.attention.reorder_incremental_state(state, order)
-            step = x[t : t + 1]
-            outputs.append(self.attention(step, step, step, incremental_state=state)[0])
-        return torch.cat(outputs)
-
-
-def test_script_incrementally():
-    x = inputs("decoder-self")["query"]
-    order = torch.tensor([2, 0, 0])
-    loop = StepByStep(sparse_attention("decoder-self"))
-    expected = loop(x, order)
-    assert not torch.allclose(expected, loop(x, torch.arange(3)))
-    assert_close(saved_and_loaded(loop)(x, order), expected)
 
 
 # ---- sparsify_attention

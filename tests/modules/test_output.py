@@ -90,6 +90,14 @@ def test_training_through_log_probs_is_refused(arch):
 
 
 @over_archs
+def test_log_probs_of_scores_with_a_graph(arch):
+    # validation in a process that trains: the scores know their gradient, nobody asks for it
+    model = build(arch, output_alpha=1.5)
+    scores = random_scores().requires_grad_()
+    assert_sparse_probs(model, (scores, None), 1.5)
+
+
+@over_archs
 def test_training_through_probs_is_possible(arch):
     model = build(arch, output_alpha=1.5).train()
     probs = model.get_normalized_probs(model(**batch()["net_input"]), log_probs=False)

@@ -1,0 +1,1 @@
+"""Fast row kernels behind the public functions; everything works, slower, without them."""

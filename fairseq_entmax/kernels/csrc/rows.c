@@ -1,0 +1,313 @@
+/* Row kernels: the mapping and its gradient, the loss on scores and its gradient. */
+#include "loss.h"
+
+static parallel_fn parallel;
+
+void entmax_set_parallel(void *function) { parallel = (parallel_fn)function; }
+
+void run(void (*body)(void *), void *data, long threads) {
+    if (parallel && threads > 1) parallel(body, data, (unsigned)threads, 0);
+    else body(data);
+}
+
+/* The part of a call that all row kernels share. */
+typedef struct {
+    work_t work;
+    long columns, stride;
+    int type;
+    const double *alpha;
+    long alpha_step; /* 0: one alpha for all rows, 1: one each */
+} rows_t;
+
+static rows_t rows_new(long rows, long columns, long stride, int type, const double *alpha,
+                       long alpha_step) {
+    long block = 65536 / (columns + 1) + 1;
+    rows_t r = {{0, rows, block}, columns, stride, type, alpha, alpha_step};
+    return r;
+}
+
+typedef struct {
+    rows_t rows;
+    const void *z;
+    void *p;
+    atomic_int failed;
+} forward_t;
+
+static void write_probs(const solved_t *r, float *out, long n, const scratch_t *s) {
+    if (r->broken)
+        for (long i = 0; i < n; i++) out[i] = NAN;
+    else if (r->dead) memset(out, 0, n * sizeof(float));
+    else if (r->count < 0) memcpy(out, s->p, n * sizeof(float));
+    else {
+        memset(out, 0, n * sizeof(float));
+        for (long i = 0; i < r->count; i++) out[s->index[i]] = s->p[i];
+    }
+}
+
+static void forward_body(void *data) {
+    forward_t *job = data;
+    const long n = job->rows.columns;
+    scratch_t s;
+    long begin, end;
+    if (!scratch_new(&s, n)) {
+        job->failed = 1;
+        return;
+    }
+    while (take(&job->rows.work, &begin, &end))
+        for (long row = begin; row < end; row++) {
+            const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
+            solved_t r = solve_row(z, n, job->rows.alpha[row * job->rows.alpha_step], &s);
+            float *out = job->rows.type == F32 ? (float *)job->p + row * n : s.out;
+            write_probs(&r, out, n, &s);
+            store_row(job->p, row * n, n, job->rows.type, out);
+        }
+    scratch_free(&s);
+}
+
+/* p (rows, columns) = entmax of z; returns 0, or 1 when memory is short. */
+int entmax_forward(const void *z, long rows, long columns, long stride, int type,
+                   const double *alpha, long alpha_step, void *p, long threads) {
+    forward_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, p, 0};
+    run(forward_body, &job, threads);
+    return job.failed;
+}
+
+typedef struct {
+    rows_t rows;
+    const void *p, *grad;
+    void *out;
+    atomic_int failed;
+} backward_t;
+
+static inline float slope(float p, double alpha) {
+    if (!(p > 0)) return p == p ? 0 : NAN;
+    if (alpha == 1.5) return sqrtf(p);
+    if (alpha == 2) return 1;
+    double s = pow(p, 2 - alpha);
+    return s < 1e30 ? (float)s : 1e30f;
+}
+
+/* dz = s (grad - <s, grad> / sum s) on n entries; s goes through `buffer`. */
+static void jacobian_product(const float *p, const float *grad, long n, double alpha,
+                             float *buffer, float *out) {
+    double total = 0, dot = 0;
+    for (long b = 0; b < n; b += 1024) {
+        long e = b + 1024 < n ? b + 1024 : n;
+        float t = 0, d = 0;
+        if (alpha == 1.5) {
+#pragma omp simd reduction(+ : t, d)
+            for (long i = b; i < e; i++) {
+                float s = sqrtf(p[i]);
+                buffer[i] = s;
+                t += s;
+                d += s * grad[i];
+            }
+            total += t;
+            dot += d;
+        } else {
+            for (long i = b; i < e; i++) {
+                buffer[i] = slope(p[i], alpha);
+                total += buffer[i];
+                dot += (double)buffer[i] * grad[i];
+            }
+        }
+    }
+    float mean = total > 0 || total != total ? (float)(dot / total) : 0;
+    for (long i = 0; i < n; i++) out[i] = buffer[i] * (grad[i] - mean);
+}
+
+/* The columns with p != 0 (NaN counts), or -1 when there are more than `limit`. */
+static long support_of(const float *p, long n, long limit, int32_t *index) {
+    long kept = 0;
+    for (long begin = 0; begin < n; begin += GROUP) {
+        long end = begin + GROUP < n ? begin + GROUP : n;
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (long i = begin; i < end; i++) any |= p[i] != 0;
+        if (!any) continue;
+        for (long i = begin; i < end; i++) {
+            index[kept] = (int32_t)i;
+            kept += p[i] != 0;
+        }
+        if (kept > limit) return -1;
+    }
+    return kept;
+}
+
+static void backward_row(const float *p, const float *grad, long n, double alpha, scratch_t *s,
+                         float *out) {
+    long kept = n > 4 * GROUP ? support_of(p, n, n / 8, s->index) : -1;
+    if (kept < 0) {
+        jacobian_product(p, grad, n, alpha, s->maxima, out);
+        return;
+    }
+    for (long i = 0; i < kept; i++) {
+        s->x[i] = p[s->index[i]];
+        s->p[i] = grad[s->index[i]];
+    }
+    jacobian_product(s->x, s->p, kept, alpha, s->maxima, s->x);
+    memset(out, 0, n * sizeof(float));
+    for (long i = 0; i < kept; i++) out[s->index[i]] = s->x[i];
+}
+
+static void backward_body(void *data) {
+    backward_t *job = data;
+    const long n = job->rows.columns;
+    scratch_t s, second;
+    long begin, end;
+    if (!scratch_new(&s, n)) {
+        job->failed = 1;
+        return;
+    }
+    if (!scratch_new(&second, job->rows.type == F32 ? 0 : n)) {
+        scratch_free(&s);
+        job->failed = 1;
+        return;
+    }
+    while (take(&job->rows.work, &begin, &end))
+        for (long row = begin; row < end; row++) {
+            const float *p = load_row(job->p, row * n, n, job->rows.type, s.row);
+            const float *grad = load_row(job->grad, row * n, n, job->rows.type, second.row);
+            float *out = job->rows.type == F32 ? (float *)job->out + row * n : s.out;
+            backward_row(p, grad, n, job->rows.alpha[row * job->rows.alpha_step], &s, out);
+            store_row(job->out, row * n, n, job->rows.type, out);
+        }
+    scratch_free(&s);
+    scratch_free(&second);
+}
+
+/* dz (rows, columns) from the probabilities and their gradient. */
+int entmax_backward(const void *p, const void *grad, long rows, long columns, int type,
+                    const double *alpha, long alpha_step, void *out, long threads) {
+    backward_t job = {rows_new(rows, columns, columns, type, alpha, alpha_step), p, grad, out, 0};
+    run(backward_body, &job, threads);
+    return job.failed;
+}
+
+typedef struct {
+    rows_t rows;
+    const void *z;
+    loss_t out;
+    atomic_int failed;
+} loss_job_t;
+
+static void loss_row(loss_t *o, long row, const float *z, long n, double alpha, scratch_t *s) {
+    clear(o, row);
+    if (o->target[row] < 0) return;
+    solved_t r = solve_row(z, n, alpha, s);
+    const float *candidates = r.count < 0 ? z : s->out;
+    for (long i = 0; i < r.count; i++) s->out[i] = z[s->index[i]];
+    record(o, row, &r, n, candidates, z[o->target[row]], alpha, s);
+}
+
+static void loss_body(void *data) {
+    loss_job_t *job = data;
+    const long n = job->rows.columns;
+    scratch_t s;
+    long begin, end;
+    if (!scratch_new(&s, n)) {
+        job->failed = 1;
+        return;
+    }
+    while (take(&job->rows.work, &begin, &end))
+        for (long row = begin; row < end; row++) {
+            const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
+            loss_row(&job->out, row, z, n, job->rows.alpha[row * job->rows.alpha_step], &s);
+        }
+    scratch_free(&s);
+}
+
+/* The unsmoothed loss of every row and its probabilities, compressed. */
+int entmax_loss_forward(const void *z, long rows, long columns, long stride, int type,
+                        const double *alpha, long alpha_step, const loss_t *out, long threads) {
+    loss_job_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, *out, 0};
+    job.rows.work.block = 8;
+    run(loss_body, &job, threads);
+    return job.failed;
+}
+
+typedef struct {
+    rows_t rows;
+    const void *z;
+    loss_t in;
+    const float *grad;
+    void *out;
+    atomic_int failed;
+} dense_job_t;
+
+/* p of one row again, from its threshold. */
+static void probs_again(const float *z, long n, double alpha, float largest, double tau,
+                        float *out) {
+    if (alpha == 1.5 || alpha == 2) {
+        float scale = (float)(alpha - 1), t = (float)tau;
+        for (long i = 0; i < n; i++) {
+            float d = (z[i] - largest) * scale - t;
+            d = d > 0 ? d : (d != d ? d : 0);
+            out[i] = alpha == 1.5 ? d * d : d;
+        }
+        return;
+    }
+    double q = 1 / (alpha - 1), sum = 0;
+    for (long i = 0; i < n; i++) {
+        double d = ((double)z[i] - (double)largest) * (alpha - 1) - tau;
+        d = d > 0 ? pow(d, q) : (d != d ? d : 0);
+        out[i] = (float)d;
+        sum += d;
+    }
+    if (sum > 0)
+        for (long i = 0; i < n; i++) out[i] = (float)(out[i] / sum);
+}
+
+static void dense_body(void *data) {
+    dense_job_t *job = data;
+    const long n = job->rows.columns;
+    scratch_t s;
+    long begin, end;
+    if (!scratch_new(&s, n)) {
+        job->failed = 1;
+        return;
+    }
+    while (take(&job->rows.work, &begin, &end))
+        for (long row = begin; row < end; row++) {
+            const int64_t y = job->in.target[row];
+            const long count = job->in.count[row];
+            const float grad = job->grad[row];
+            float *out = job->rows.type == F32 ? (float *)job->out + row * n : s.out;
+            if (count >= 0) {
+                const int32_t *index = job->in.index + row * job->in.capacity;
+                const float *value = job->in.value + row * job->in.capacity;
+                memset(out, 0, n * sizeof(float));
+                for (long i = 0; i < count; i++) out[index[i]] = value[i] * grad;
+            } else {
+                const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
+                probs_again(z, n, job->rows.alpha[row * job->rows.alpha_step],
+                            job->in.largest[row], job->in.tau[row], out);
+                for (long i = 0; i < n; i++) out[i] *= grad;
+            }
+            if (y >= 0 && job->in.tau[row] < INFINITY) out[y] -= grad;
+            store_row(job->out, row * n, n, job->rows.type, out);
+        }
+    scratch_free(&s);
+}
+
+/* The dense gradient grad (p - e_y) of every row. */
+int entmax_loss_backward(const void *z, long rows, long columns, long stride, int type,
+                         const double *alpha, long alpha_step, const loss_t *in,
+                         const float *grad, void *out, long threads) {
+    dense_job_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, *in, grad, out,
+                       0};
+    run(dense_body, &job, threads);
+    return job.failed;
+}
+
+/* The best of the builds that this processor runs: 2 AVX-512, 1 AVX2, 0 any. */
+int entmax_best_build(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}

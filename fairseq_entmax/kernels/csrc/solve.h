@@ -1,0 +1,257 @@
+/* The threshold tau of one row; the same algorithms as functional/solver.py. */
+#ifndef FAIRSEQ_ENTMAX_SOLVE_H
+#define FAIRSEQ_ENTMAX_SOLVE_H
+
+#include "common.h"
+
+/* Scratch memory of one thread, for rows of up to `capacity` entries. */
+typedef struct {
+    float *x;       /* candidates, (alpha - 1)(z - max) */
+    float *p;       /* their probabilities */
+    float *maxima;  /* of groups */
+    float *row;     /* a 16-bit row in float */
+    float *out;     /* a result before it is narrowed */
+    int32_t *index; /* columns of the candidates */
+    double *wide;   /* candidates of the general alpha */
+} scratch_t;
+
+static inline int scratch_new(scratch_t *s, long capacity) {
+    size_t n = (size_t)(capacity + 4 * GROUP) / GROUP * GROUP; /* keeps all parts aligned */
+    s->wide = aligned_alloc(64, n * (sizeof(double) + 6 * sizeof(float)));
+    if (s->wide == NULL) return 0;
+    s->x = (float *)(s->wide + n);
+    s->p = s->x + n;
+    s->maxima = s->p + n;
+    s->row = s->maxima + n;
+    s->out = s->row + n;
+    s->index = (int32_t *)(s->out + n);
+    return 1;
+}
+
+static inline void scratch_free(scratch_t *s) { free(s->wide); }
+
+/* A solved row. Probabilities stand in scratch->p; count = -1: for every column, in order;
+ * else for the `count` columns in scratch->index. */
+typedef struct {
+    long count;
+    float largest;
+    double tau;
+    int dead, broken;
+} solved_t;
+
+static inline double newton15(const float *x, long n, double tau) {
+    for (int k = 0; k < 60; k++) {
+        float t = (float)tau, s1 = 0, s2 = 0;
+#pragma omp simd reduction(+ : s1, s2)
+        for (long i = 0; i < n; i++) {
+            float d = x[i] - t;
+            d = d > 0 ? d : 0;
+            s1 += d;
+            s2 += d * d;
+        }
+        double norm = sqrt((double)s2), step = (norm - 1) * norm / (double)s1;
+        tau = (double)t + step;
+        if (!(step > -1e-4 * tau)) break;
+    }
+    double s1 = 0, s2 = 0; /* quadratic convergence: the last step in double is exact */
+#pragma omp simd reduction(+ : s1, s2)
+    for (long i = 0; i < n; i++) {
+        double d = (double)x[i] - tau;
+        d = d > 0 ? d : 0;
+        s1 += d;
+        s2 += d * d;
+    }
+    double norm = sqrt(s2);
+    return tau + (norm - 1) * norm / s1;
+}
+
+static inline double newton2(const float *x, long n, double tau) {
+    for (int k = 0; k < 60; k++) {
+        float t = (float)tau, s0 = 0, s1 = 0;
+#pragma omp simd reduction(+ : s0, s1)
+        for (long i = 0; i < n; i++) {
+            float d = x[i] - t;
+            s0 += d > 0 ? 1.f : 0.f;
+            s1 += d > 0 ? d : 0;
+        }
+        double step = ((double)s1 - 1) / (double)s0;
+        tau = (double)t + step;
+        if (!(step > -1e-6 * tau)) break;
+    }
+    double s0 = 0, s1 = 0;
+#pragma omp simd reduction(+ : s0, s1)
+    for (long i = 0; i < n; i++) {
+        double d = (double)x[i] - tau;
+        s0 += d > 0 ? 1. : 0.;
+        s1 += d > 0 ? d : 0;
+    }
+    return tau + (s1 - 1) / s0;
+}
+
+/* sum d^q and sum d^(q-1) over d = scale * z - tau > 0, in double. */
+static inline void powers(const double *x, long n, double tau, double q, double *total,
+                          double *slope) {
+    double s0 = 0, s1 = 0;
+    for (long i = 0; i < n; i++) {
+        double d = x[i] - tau;
+        if (d > 0) {
+            double w = pow(d, q - 1);
+            s0 += w * d;
+            s1 += w;
+        }
+    }
+    *total = s0;
+    *slope = s1;
+}
+
+static inline double newton_general(const double *x, long n, double tau, double q) {
+    double total, slope;
+    for (int k = 0; k < 60; k++) {
+        powers(x, n, tau, q, &total, &slope);
+        double norm = pow(total, 1 / q), step = (norm - 1) / norm * total / slope;
+        tau += step;
+        if (!(q * step > -1e-9 * tau)) break;
+    }
+    return tau;
+}
+
+/* alpha > 2: the slope is infinite where the support changes, so Newton lives in a bracket. */
+static inline double bracket_general(const double *x, long n, double q) {
+    double low = -1, high = -pow((double)n, -1 / q), tau = low, total, slope;
+    for (int k = 0; k < 160; k++) {
+        powers(x, n, tau, q, &total, &slope);
+        if (total >= 1) low = tau;
+        else high = tau;
+        double middle = low < 4 * high ? -sqrt(low * high) : (low + high) / 2;
+        if (k % 2 == 0) {
+            double norm = pow(total, 1 / q), next = tau + (norm - 1) / norm * total / slope;
+            if (next > low && next < high) middle = next;
+        }
+        if (!(middle > low && middle < high)) break;
+        tau = middle;
+    }
+    return low;
+}
+
+static inline void write15(const float *x, long n, float tau, float *p) {
+    for (long i = 0; i < n; i++) {
+        float d = x[i] - tau;
+        d = d > 0 ? d : 0;
+        p[i] = d * d;
+    }
+}
+
+static inline void write2(const float *x, long n, float tau, float *p) {
+    for (long i = 0; i < n; i++) {
+        float d = x[i] - tau;
+        p[i] = d > 0 ? d : 0;
+    }
+}
+
+/* Solve the n candidates z (scores) into s->p. `bound` lies below tau; z may be s->x. */
+static inline double solve_candidates(const float *z, long n, float largest, double alpha,
+                                      double bound, scratch_t *s) {
+    if (alpha == 1.5 || alpha == 2.0) {
+        float scale = (float)(alpha - 1);
+        for (long i = 0; i < n; i++) s->x[i] = (z[i] - largest) * scale;
+        double tau = alpha == 1.5 ? newton15(s->x, n, bound) : newton2(s->x, n, bound);
+        if (alpha == 1.5) write15(s->x, n, (float)tau, s->p);
+        else write2(s->x, n, (float)tau, s->p);
+        return tau;
+    }
+    double q = 1 / (alpha - 1), sum = 0;
+    for (long i = 0; i < n; i++) s->wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
+    double tau = q < 1 ? bracket_general(s->wide, n, q) : newton_general(s->wide, n, bound, q);
+    for (long i = 0; i < n; i++) {
+        double d = s->wide[i] - tau;
+        s->wide[i] = d > 0 ? pow(d, q) : 0;
+        sum += s->wide[i];
+    }
+    for (long i = 0; i < n; i++) s->p[i] = (float)(s->wide[i] / sum);
+    return tau;
+}
+
+/* The maximum of each group and of the row; a NaN anywhere gives NaN. */
+static inline float group_maxima(const float *z, long n, float *maxima) {
+    float largest = -INFINITY;
+    int nan = 0;
+    for (long g = 0, begin = 0; begin < n; g++, begin += GROUP) {
+        long size = n - begin < GROUP ? n - begin : GROUP;
+        float m = -INFINITY;
+        int bad = 0;
+        if (size == GROUP) {
+#pragma omp simd reduction(max : m) reduction(| : bad)
+            for (long i = 0; i < GROUP; i++) {
+                float v = z[begin + i];
+                m = v > m ? v : m;
+                bad |= v != v;
+            }
+        } else {
+            for (long i = 0; i < size; i++) {
+                float v = z[begin + i];
+                m = v > m ? v : m;
+                bad |= v != v;
+            }
+        }
+        maxima[g] = m;
+        largest = m > largest ? m : largest;
+        nan |= bad;
+    }
+    return nan ? NAN : largest;
+}
+
+/* A lower bound of the row's tau: the tau of a subset, the maxima, minus rounding. */
+static inline double certified_bound(const float *maxima, long n, float largest, double alpha,
+                                     scratch_t *s) {
+    float scale = (float)(alpha - 1), reach = largest - 1 / scale;
+    long kept = 0;
+    for (long g = 0; g < n; g++) {
+        s->x[kept] = (maxima[g] - largest) * scale;
+        kept += maxima[g] > reach;
+    }
+    double tau;
+    if (alpha == 1.5) tau = newton15(s->x, kept, -1);
+    else if (alpha >= 2) tau = newton2(s->x, kept, -1); /* d^q >= d on [0, 1] for q <= 1 */
+    else {
+        for (long i = 0; i < kept; i++) s->wide[i] = s->x[i];
+        tau = newton_general(s->wide, kept, -1, 1 / (alpha - 1));
+    }
+    tau -= 4e-7;
+    return tau > -1 ? tau : -1;
+}
+
+/* Columns above `threshold` in groups whose maximum is; their scores go to s->x. At most `limit`,
+ * or -1. */
+static inline long collect(const float *z, long n, float threshold, long limit, scratch_t *s) {
+    long kept = 0;
+    for (long g = 0, begin = 0; begin < n; g++, begin += GROUP) {
+        if (!(s->maxima[g] > threshold)) continue;
+        long end = begin + GROUP < n ? begin + GROUP : n;
+        for (long i = begin; i < end; i++) {
+            s->x[kept] = z[i];
+            s->index[kept] = (int32_t)i;
+            kept += z[i] > threshold;
+        }
+        if (kept > limit) return -1;
+    }
+    return kept;
+}
+
+static inline solved_t solve_row(const float *z, long n, double alpha, scratch_t *s) {
+    solved_t r = {-1, group_maxima(z, n, s->maxima), 0, 0, 0};
+    r.dead = r.largest == -INFINITY;
+    r.broken = !r.dead && !(r.largest < INFINITY);
+    if (r.dead || r.broken) return r;
+    double bound = -1;
+    if (n > 4 * GROUP) {
+        bound = certified_bound(s->maxima, (n + GROUP - 1) / GROUP, r.largest, alpha, s);
+        float threshold = r.largest + (float)(bound / (alpha - 1));
+        threshold -= fabsf(threshold) * 1e-6f;
+        r.count = collect(z, n, threshold, n / 4, s);
+    }
+    if (r.count < 0) r.tau = solve_candidates(z, n, r.largest, alpha, bound, s);
+    else r.tau = solve_candidates(s->x, r.count, r.largest, alpha, bound, s);
+    return r;
+}
+
+#endif
