@@ -8,14 +8,16 @@ import argparse
 import contextlib
 import functools
 import inspect
+import os
 import pickle
 import re
+import sys
 import types
 from typing import Any, Callable, List
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
@@ -37,6 +39,7 @@ def apply() -> None:
     generate_with_zero_probabilities()
     block_repeated_ngrams()
     find_groups_by_row()
+    be_found_beside_fairseq()
     restore_numpy_compat()
 
 
@@ -134,7 +137,9 @@ def keep_batches_on_resuming() -> None:
     Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_resume.py.
     """
 
-    def get_batch_iterator(original: Any, task: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_iterator(
+        original: Any, task: Any, dataset: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         call = inspect.signature(original).bind(task, dataset, *args, **kwargs)
         call.apply_defaults()
         options = call.arguments
@@ -213,6 +218,20 @@ def find_groups_by_row() -> None:
         return original(search, step, lprobs, scores, prev_output_tokens, original_batch_idxs)
 
     _wrap(DiverseBeamSearch, "step", step)
+
+
+def be_found_beside_fairseq() -> None:
+    """Let ``--user-dir fairseq_entmax`` mean this package when it was imported before.
+
+    Fault: fairseq finds an installed package as ``.../fairseq/../fairseq_entmax`` and, comparing
+    names instead of places, takes it for another one: ``not globally unique``.
+    Versions: every fairseq. Test: tests/cli/test_user_dir.py::test_everything_is_registered.
+    """
+    package = sys.modules["fairseq_entmax"]
+    beside = os.path.join(os.path.dirname(utils.__file__), "..", "fairseq_entmax")
+    here = os.path.dirname(os.path.abspath(__file__))
+    if os.path.isdir(beside) and os.path.samefile(beside, here) and beside not in package.__path__:
+        package.__path__.append(beside)
 
 
 def restore_numpy_compat() -> None:

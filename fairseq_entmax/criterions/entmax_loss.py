@@ -6,10 +6,12 @@ from typing import Any, Dict, List
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
+from fairseq_entmax.functional.dispatch import compiled
+from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.modules import output_alpha_of
 
@@ -28,6 +30,13 @@ class EntmaxLossConfig(FairseqDataclass):
         default=0,
         metadata={"help": "ignore the first N target tokens"},
     )
+    fused_output: ChoiceEnum(["auto", "off"]) = field(
+        default="auto",
+        metadata={
+            "help": "compute output layer and loss in one step where the compiled kernels run; "
+            "off: the scores of all words are written out"
+        },
+    )
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
@@ -43,7 +52,13 @@ class EntmaxLossCriterion(FairseqCriterion):
     """
 
     def __init__(
-        self, task, sentence_avg, label_smoothing=0.0, report_accuracy=False, ignore_prefix_size=0
+        self,
+        task,
+        sentence_avg,
+        label_smoothing=0.0,
+        report_accuracy=False,
+        ignore_prefix_size=0,
+        fused_output="auto",
     ):
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
@@ -52,11 +67,14 @@ class EntmaxLossCriterion(FairseqCriterion):
         self.label_smoothing = label_smoothing
         self.report_accuracy = report_accuracy
         self.ignore_prefix_size = ignore_prefix_size
+        self.fused_output = fused_output
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss, the sample size that normalises its gradient, and what to log."""
-        net_output = model(**sample["net_input"])
-        rows = self.loss_rows(model, net_output, sample)
+        output_weights = self.weights_to_fuse(model)
+        features_only = {} if output_weights is None else {"features_only": True}
+        net_output = model(**sample["net_input"], **features_only)
+        rows = self.loss_rows(model, net_output, sample, output_weights, uniform=reduce)
         loss = rows.loss.sum() if reduce else rows.loss.reshape(-1)
         n_sentences = sample["target"].size(0)
         sample_size = n_sentences if self.sentence_avg else sample["ntokens"]
@@ -76,7 +94,19 @@ class EntmaxLossCriterion(FairseqCriterion):
             logging_output["total"] = logging_output["token_total"]
         return loss, sample_size, logging_output
 
-    def loss_rows(self, model, net_output, sample):
+    def weights_to_fuse(self, model):
+        """Weight and bias of the output layer if its loss is to be computed from the features."""
+        decoder = getattr(_unwrap(model), "decoder", None)
+        output_weights = getattr(decoder, "output_weights", lambda: None)()
+        if self.fused_output == "off" or output_weights is None or output_alpha_of(decoder) == 1:
+            return None
+        # a weight used outside of forward confuses wrappers that watch or shard parameters
+        watched = any(getattr(m, "find_unused_parameters", False) for m in _wrappers(model))
+        sharded = any("FullySharded" in type(m).__name__ for m in _wrappers(model))
+        fused = compiled(output_weights[0]) is not None and not watched and not sharded
+        return output_weights if fused else None
+
+    def loss_rows(self, model, net_output, sample, output_weights=None, uniform=False):
         """The loss and statistics of every target position, (bsz, tgt_len)."""
         alpha = output_alpha_of(_unwrap(model))
         if alpha is None:
@@ -86,12 +116,14 @@ class EntmaxLossCriterion(FairseqCriterion):
                 "fairseq_entmax such as `--arch transformer_entmax_iwslt_de_en` or "
                 "`--arch lstm_entmax`, or `--criterion cross_entropy`."
             )
-        return entmax_loss_rows(
-            net_output[0][:, self.ignore_prefix_size :],
-            self.counted_targets(model, net_output, sample),
-            alpha,
-            ignore_index=self.padding_idx,
-            label_smoothing=self.label_smoothing,
+        outputs = net_output[0][:, self.ignore_prefix_size :]
+        target = self.counted_targets(model, net_output, sample)
+        options = {"ignore_index": self.padding_idx, "label_smoothing": self.label_smoothing}
+        if output_weights is None:
+            return entmax_loss_rows(outputs, target, alpha, **options)
+        weight, bias = output_weights
+        return linear_entmax_loss_rows(
+            outputs, weight, target, alpha, bias=bias, uniform=uniform, **options
         )
 
     def counted_targets(self, model, net_output, sample):
@@ -141,8 +173,13 @@ def _percent_correct(meters: Any) -> float:
     return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
 
 
+def _wrappers(model: Any) -> List[Any]:
+    """The model and the wrappers of data parallel training around it, outermost first."""
+    wrappers = [model]
+    while hasattr(wrappers[-1], "module"):
+        wrappers.append(wrappers[-1].module)
+    return wrappers
+
+
 def _unwrap(model: Any) -> Any:
-    """The model under the wrappers of data parallel training."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
+    return _wrappers(model)[-1]

@@ -1,7 +1,7 @@
 """Argument checks shared by the public functions: each error says what it received."""
 
 import math
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -83,3 +83,34 @@ def check_reduction(reduction: str) -> None:
 def check_label_smoothing(label_smoothing: float) -> None:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+
+
+def check_linear(
+    features: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    bias: Optional[Tensor],
+    ignore_index: int,
+    label_smoothing: float,
+) -> float:
+    """The arguments of the fused output layer; returns alpha as a number."""
+    check_scores(features)
+    check_label_smoothing(label_smoothing)
+    if weight.dim() != 2 or features.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"weight must have shape (V, d) with d the last dimension of features: "
+            f"features {tuple(features.shape)}, weight {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    check_target(features[..., :1].expand(*features.shape[:-1], len(weight)), target, ignore_index)
+    if isinstance(alpha, Tensor):
+        if alpha.numel() != 1 or alpha.requires_grad:
+            raise ValueError(
+                f"alpha must be a number or one constant here, got a tensor of shape "
+                f"{tuple(alpha.shape)}: use entmax_loss for an alpha of its own in each row"
+            )
+        alpha = alpha.item()
+    check_alpha(alpha, features, features.dim() - 1)
+    return float(alpha)

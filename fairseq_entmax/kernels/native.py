@@ -11,7 +11,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -238,3 +238,114 @@ def entmax_loss_backward(z: Tensor, alpha: Tensor, solved: LossBuffers, grad: Te
         threads(z.numel()),
     )
     return out
+
+
+def pack(solved: LossBuffers, gold: float, start: Tensor, index: Tensor, value: Tensor) -> None:
+    """Compress p - gold e_y into CSR (start, index, value)."""
+    pointers = (_pointer(start), _pointer(index), _pointer(value))
+    library().entmax_pack(  # type: ignore[union-attr]
+        solved.fields(), _long(len(start) - 1), ctypes.c_float(gold), *pointers
+    )
+
+
+def grad_features(
+    start: Tensor, index: Tensor, value: Tensor, scale: Tensor, weight: Tensor
+) -> Tensor:
+    """diag(scale) G W for the sparse G in CSR, (rows, d)."""
+    weight = weight.contiguous()
+    out = torch.empty(len(start) - 1, weight.shape[1])
+    csr = (_pointer(start), _pointer(index), _pointer(value), _pointer(scale))
+    library().entmax_grad_features(  # type: ignore[union-attr]
+        *csr,
+        _long(len(out)),
+        _pointer(weight),
+        _long(weight.shape[1]),
+        _pointer(out),
+        threads(len(index) * weight.shape[1]),
+    )
+    return out
+
+
+def grad_weight(
+    start: Tensor,
+    index: Tensor,
+    value: Tensor,
+    scale: Tensor,
+    features: Tensor,
+    base: Optional[Tensor],
+    base_bias: float,
+    excluded: int,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    *,
+    accumulate: bool,
+) -> None:
+    """weight = G^T diag(scale) X (+ base on every row but ``excluded``), and bias likewise."""
+    features = features.contiguous()
+    csr = (_pointer(start), _pointer(index), _pointer(value), _pointer(scale))
+    _checked(
+        "entmax_grad_weight",
+        *csr,
+        _long(len(start) - 1),
+        _long(weight.shape[0]),
+        _pointer(features),
+        _long(features.shape[1]),
+        _pointer(base),
+        ctypes.c_float(base_bias),
+        _long(excluded),
+        ctypes.c_int(accumulate),
+        _pointer(weight),
+        _pointer(bias),
+        threads(weight.numel()),
+    )
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively."""
+    loaded = library()
+    return loaded is not None and bool(loaded.entmax_has_bf16())
+
+
+def round_bf16(matrix: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """bfloat16 copy of a float32 matrix, the norm of each row, and the norm of its rounding."""
+    matrix = matrix.contiguous()
+    rounded = torch.empty(matrix.shape, dtype=torch.bfloat16)
+    norms = torch.empty(2, matrix.shape[0])
+    library().entmax_round_bf16(  # type: ignore[union-attr]
+        _pointer(matrix),
+        _long(matrix.shape[0]),
+        _long(matrix.shape[1]),
+        _pointer(rounded),
+        _pointer(norms[0]),
+        _pointer(norms[1]),
+        threads(matrix.numel()),
+    )
+    return rounded, norms[0], norms[1]
+
+
+def screen(
+    scores: Tensor,
+    margin: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    alpha: float,
+    out: LossBuffers,
+) -> int:
+    """The loss from bfloat16 scores with a certified margin; how many rows it could not do."""
+    kept: int = library().entmax_screen(  # type: ignore[union-attr]
+        _pointer(scores),
+        _long(scores.shape[0]),
+        _long(scores.shape[1]),
+        _pointer(margin),
+        _pointer(features),
+        _pointer(weight),
+        _pointer(bias),
+        _long(features.shape[1]),
+        ctypes.c_double(alpha),
+        out.fields(),
+        threads(scores.numel()),
+    )
+    if kept < 0:
+        raise MemoryError("entmax_screen: not enough memory for its scratch space")
+    return kept

@@ -2,6 +2,7 @@
 
 from typing import Dict, Optional, Tuple
 
+import torch
 from fairseq.models import lstm as stock
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.lstm import LSTMDecoder, LSTMModel
@@ -20,6 +21,12 @@ from .flags import add_alpha_args, attention_alphas, set_alpha_defaults
 
 class EntmaxLSTMDecoder(EntmaxOutputMixin, LSTMDecoder):
     """fairseq's decoder with input feeding; attention and output are entmax."""
+
+    @torch.jit.unused
+    def output_weights(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+        if self.share_input_output_embed:
+            return self.embed_tokens.weight, None
+        return self.fc_out.weight, self.fc_out.bias
 
     def forward(
         self,

@@ -1,8 +1,9 @@
 """The transformer with alpha-entmax in its attention and output layer."""
 
 from argparse import Namespace
-from typing import Any
+from typing import Any, Optional, Tuple
 
+import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.transformer import (
     TransformerDecoder,
@@ -11,7 +12,7 @@ from fairseq.models.transformer import (
     transformer_legacy,
 )
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from fairseq_entmax.modules import (
     EntmaxMultiheadAttention,
@@ -37,6 +38,11 @@ class EntmaxTransformerEncoder(TransformerEncoder):
 
 class EntmaxTransformerDecoder(EntmaxOutputMixin, TransformerDecoder):
     """fairseq's decoder; self-attention, cross-attention and output are entmax."""
+
+    @torch.jit.unused
+    def output_weights(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+        plain = type(self.output_projection) is nn.Linear
+        return (self.output_projection.weight, self.output_projection.bias) if plain else None
 
     def build_decoder_layer(self, args: Any, no_encoder_attn: bool = False) -> nn.Module:
         layer = super().build_decoder_layer(args, no_encoder_attn)

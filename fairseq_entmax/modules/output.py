@@ -27,6 +27,13 @@ class EntmaxOutputMixin:
 
     output_alpha: float = 1.5
 
+    @torch.jit.unused
+    def output_weights(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+        """Weight (V, d) and bias of the output layer, if it is one linear map of the features that
+        ``features_only=True`` returns; None keeps the fused loss away from this decoder.
+        """
+        return None
+
     def get_normalized_probs_scriptable(
         self,
         net_output: Tuple[Tensor, Optional[Dict[str, List[Optional[Tensor]]]]],

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+import fairseq_entmax  # noqa: F401, so that the tests themselves can load checkpoints
+
 from . import commands, corpus
 
 

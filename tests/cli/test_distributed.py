@@ -51,5 +51,3 @@ def test_two_processes_are_update_freq_2(data, tmp_path, arch):
     commands.assert_same_parameters(
         one / "checkpoint_last.pt", two / "checkpoint_last.pt", atol=1e-5
     )
-
-

@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 
-import fairseq_entmax  # noqa: F401, to load checkpoints
-
 from . import commands
 
 UPDATES = 4

@@ -311,3 +311,13 @@ int entmax_best_build(void) {
 #endif
     return 0;
 }
+
+/* Whether the processor multiplies bfloat16 natively. */
+int entmax_has_bf16(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return 0;
+#endif
+}
