@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 install: $(INSTALLED)
 
 # torch first: what follows is then content with it and fetches no second one
-$(INSTALLED): setup.py constraints.txt
+$(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,dev]'
@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
 
 test: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 tests
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # reads only: style, types, layering
 check: $(INSTALLED)
