@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test check clean
+.PHONY: install demo test check check-native clean
 
 install: $(INSTALLED)
 
@@ -29,6 +29,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST_ENV) $(BIN)/python -m pytest -q tests/test_layering.py
+
+# the C kernels under the address and undefined-behaviour sanitizers of gcc
+check-native: $(INSTALLED)
+	PYTHON=$(BIN)/python $(TEST_ENV) bash scripts/check_native.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo

@@ -112,9 +112,10 @@ def linear_entmax_loss_rows(
     """
     alpha = check_linear(features, weight, target, alpha, bias, ignore_index, label_smoothing)
     options = Options(alpha, ignore_index, label_smoothing, uniform)
-    columns = _LinearEntmaxLoss.apply(
-        features.reshape(-1, features.shape[-1]), weight, bias, target.reshape(-1), options
-    )
+    x = features.reshape(-1, features.shape[-1])
+    if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
+        x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
+    columns = _LinearEntmaxLoss.apply(x, weight, bias, target.reshape(-1), options)
     return LossRows(*(column.view(target.shape) for column in columns))
 
 
@@ -171,19 +172,25 @@ class _LinearEntmaxLoss(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+        # once_differentiable would take a second derivative for zero and say nothing
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "linear_entmax_loss can be differentiated once, got create_graph=True: "
+                "use entmax_loss of the scores"
+            )
         x, weight, bias, y = ctx.saved_tensors
         x32, w32 = _wide(x), _wide(weight)
         b32 = None if bias is None else _wide(bias)
-        options, gradients = ctx.options, ctx.gradients
+        # what forward collected is scaled in place, so a second backward starts again
+        options, gradients, ctx.gradients = ctx.options, ctx.gradients, None
         if gradients is None:
             gradients = _Gradients.like(x32, w32, b32, ctx.needs_input_grad[:3])
             for rows in ctx.dense:
                 scores = linear_scores(x32[rows], w32, b32)
                 _, gradient = with_gradient(scores, y[rows], options)
                 gradients.add_dense(rows, gradient * grad[rows].unsqueeze(1), x32[rows], w32)
-        elif ctx.dense:
+        elif ctx.dense and len(grad):
             for tensor in gradients:
                 if tensor is not None:
                     tensor *= grad[0]

@@ -7,13 +7,15 @@ e_x and w = w' + e_w for the rounded x', w',
     |z_j - x'.w'_j| = |e_x . w_j + x' . e_w| <= |e_x| max|w| + (|x| + |e_x|) max|e_w| =: a,
 
 and adding up d products in float32 and rounding the sum to bfloat16 adds at most
-d 2^-23 |x| max|w| + |z'_j| 2^-8. Let m be the sum for the largest |z'_j| between threshold and
-maximum. The threshold t(z) = max z + tau / (alpha - 1), above which lies the support, rises with
+d 2^-23 |x| max|w| + |z'_j| 2^-8. With a bias b, z'_j + b_j is compared, and |z'_j| is at most
+|z'_j + b_j| + max|b|. Let m be the sum for the largest of these between threshold and maximum.
+The threshold t(z) = max z + tau / (alpha - 1), above which lies the support, rises with
 every score and moves by at most m when all scores do: t(z) >= t(z') - m. So a column of the
 support has z'_j >= z_j - m > t(z') - 2 m, and all others need not be looked at. What is left is
 computed again in float32.
 """
 
+import math
 import os
 from typing import Any, Optional
 
@@ -37,9 +39,13 @@ class Screen:
         self.x, self.weight, self.bias = x.contiguous(), weight.contiguous(), bias
         self.rounded_x, norm, error = kernels.round_bf16(self.x)
         self.rounded_weight, weight_norm, weight_error = kernels.round_bf16(self.weight)
-        largest, largest_error = weight_norm.max(), weight_error.max()
+        lost = 2.0**-63 * math.sqrt(x.shape[1])  # entries whose squares float32 takes for zero
+        norm, error = norm + lost, error + lost
+        largest, largest_error = weight_norm.max() + lost, weight_error.max() + lost
         summed = x.shape[1] * 2.0**-23 * norm * largest
         margin = error * largest + (norm + error) * largest_error + summed
+        if bias is not None:
+            margin += 2.0**-8 * bias.abs().max()
         self.margin = margin * 1.01  # the norms themselves are rounded
         self.pays = True
 

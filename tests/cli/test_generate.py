@@ -23,6 +23,7 @@ OPTIONS = {
     "wrong-reference": ["--gen-subset", "test2", "--score-reference"],
     "alignment-hard": ["--print-alignment", *ALL],
     "alignment-soft": ["--print-alignment", "soft", *ALL],
+    "alignment-alone": ["--print-alignment", "soft", "--batch-size", 1, *ALL],
     "sacrebleu": ["--scoring", "sacrebleu"],
     "max-len": ["--max-len-a", 0, "--max-len-b", 4, *FLAT],
     "min-len": ["--min-len", 8, *FLAT],
@@ -32,6 +33,7 @@ OPTIONS = {
     "sampling": ["--sampling", *FLAT],
     "sampling-topk": ["--sampling", "--sampling-topk", 3, *FLAT],
     "sampling-topp": ["--sampling", "--sampling-topp", 0.8, *FLAT],
+    "sampling-dead-ends": ["--sampling", "--min-len", 8, *ALL],
     "diverse-beam": ["--diverse-beam-groups", BEAM, *FLAT],
     "diversity-rate": ["--diversity-rate", 0.5, *FLAT],
     "match-source-len": ["--match-source-len", *FLAT],
@@ -209,6 +211,24 @@ def test_soft_alignment_has_exact_zeros(answers):
     assert zeros > 0
 
 
+LSTM_SHIFTS = "fairseq's LSTM counts source positions without the padding before them"
+
+
+@pytest.mark.parametrize(
+    "arch",
+    ["transformer", pytest.param("lstm", marks=pytest.mark.xfail(strict=True, reason=LSTM_SHIFTS))],
+)
+def test_padding_does_not_move_the_alignment(answers, arch):
+    def first_weights(option):
+        """Sentence -> the weights of the first letter of its best answer."""
+        rows = {i: h[0].alignment.split() for i, h in sorted(answers(arch, option).items())}
+        return {i: [float(weight) for weight in row[0].split(",")] for i, row in rows.items()}
+
+    batched, alone = first_weights("alignment-soft"), first_weights("alignment-alone")
+    for i in batched:
+        assert batched[i] == pytest.approx(alone[i], abs=1e-3)
+
+
 def test_sacrebleu_scores(generate):
     assert "Generate test with beam=5: BLEU = " in generate("transformer", "sacrebleu")
     assert "Generate test with beam=5: BLEU4 = " in generate("transformer", "beam-5")
@@ -265,6 +285,13 @@ def test_samples_vary_within_the_support(answers, arch, option):
     samples = found(answers(arch, option))
     assert len({h.text for _, h in samples}) > corpus.TEST
     assert samples != found(answers(arch, "temperature"))
+
+
+@every_arch
+def test_samples_without_continuation(answers, arch):
+    result = answers(arch, "sampling-dead-ends")
+    assert -math.inf in [hypotheses[0].score for hypotheses in result.values()]
+    assert all(len(h.positional) >= 9 for _, h in found(result))
 
 
 @every_arch

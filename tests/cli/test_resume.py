@@ -6,7 +6,7 @@ import subprocess
 
 from . import commands
 
-SAVED, KILLED, LAST = 28, 30, 56  # updates; 5 make an epoch, so the save is within one
+SAVED, KILLED, LAST = 62, 63, 124  # updates; 5 make an epoch, so the save is within one
 STATISTICS = ("loss", "support", "gold_in_support", "token_accuracy", "gnorm", "lr")
 
 

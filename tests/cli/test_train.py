@@ -30,6 +30,7 @@ OPTIONS = {
     "plain": [],
     "amp": ["--amp"],
     "fp16": ["--fp16", "--memory-efficient-fp16", "--fp16-init-scale", 4],
+    "unfused": ["--fused-output", "off"],
     "update-freq": ["--update-freq", 2],
     "ema": ["--store-ema", "--ema-decay", 0.5],
     "checkpoint-activations": ["--checkpoint-activations"],
@@ -130,6 +131,13 @@ def test_losses_fall(losses):
 @pytest.mark.parametrize("name", ["amp", "fp16"])
 def test_half_precision_trains_alike(losses, name):
     assert losses(name) == pytest.approx(losses("plain"), rel=0.05)
+
+
+def test_fused_output_changes_nothing(losses, folder):
+    assert losses("unfused") == pytest.approx(losses("plain"), rel=1e-3)
+    commands.assert_same_parameters(
+        checkpoint(folder, "plain"), checkpoint(folder, "unfused"), atol=1e-4
+    )
 
 
 def test_checkpointed_activations_change_nothing(losses, folder):

@@ -55,38 +55,39 @@ def tolerance(alpha):
     return 5e-7 if alpha in (1.5, 2.0) else 2e-6
 
 
-def check_against_oracle(kinds, alpha, limit):
+def check_against_oracle(kinds, alpha, limit, paths):
     expected = oracle(torch.cat(list(kinds.values())), alpha).split(2)
     wrong = {}
-    # one call per kind: rows that are solved together take the same path
-    for (kind, z), p in zip(kinds.items(), expected):
-        error = row_errors(entmax(z, alpha), p).max().item()
-        if not error <= limit:  # a NaN is wrong too
-            wrong[kind] = error
+    for path in paths:
+        # one call per kind: rows that are solved together are solved alike
+        for (kind, z), p in zip(kinds.items(), expected):
+            error = row_errors(entmax(z, alpha), p).max().item()
+            if not error <= limit:  # a NaN is wrong too
+                wrong[kind, path] = error
     assert not wrong
 
 
 @pytest.mark.parametrize("n_classes", SIZES)
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_float32_equals_the_oracle(alpha, n_classes):
-    check_against_oracle(rows_by_kind(n_classes), alpha, tolerance(alpha))
+def test_float32_equals_the_oracle(alpha, n_classes, each_path):
+    check_against_oracle(rows_by_kind(n_classes), alpha, tolerance(alpha), each_path())
 
 
 @pytest.mark.parametrize("n_classes", [1, 17, 513, 1000])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_float64_equals_the_oracle(alpha, n_classes):
-    check_against_oracle(rows_by_kind(n_classes, torch.float64), alpha, 1e-10)
+    check_against_oracle(rows_by_kind(n_classes, torch.float64), alpha, 1e-10, ["torch"])
 
 
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 4.0])
 @pytest.mark.parametrize("kind", ["random", "peaked", "near-uniform", "peak at the end"])
-def test_100_000_classes(kind, alpha):
+def test_100_000_classes(kind, alpha, path):
     z = rows_by_kind(100_000)[kind]
     assert row_errors(entmax(z, alpha), oracle(z, alpha)).max() <= tolerance(alpha)
 
 
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 4.0])
-def test_a_million_classes(alpha):
+def test_a_million_classes(alpha, path):
     z = torch.randn(1, 1_000_000)
     for scores in (z, 5 * z):
         assert row_errors(entmax(scores, alpha), oracle(scores, alpha)).max() <= tolerance(alpha)
@@ -95,14 +96,14 @@ def test_a_million_classes(alpha):
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
-def test_a_million_near_uniform_classes(alpha):
+def test_a_million_near_uniform_classes(alpha, path):
     # tens of thousands of entries share the mass: float32 sums must not drift
     z = 1e-3 * torch.randn(1, 1_000_000)
     assert row_errors(entmax(z, alpha), oracle(z, alpha)).max() <= tolerance(alpha)
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0, 1.3, 3.0])
-def test_many_rows_are_solved_like_few(alpha):
+def test_many_rows_are_solved_like_few(alpha, path):
     z = 3 * torch.randn(300, 10007)  # more than one chunk of rows
     probs = entmax(z, alpha)
     for row in (0, 150, 208, 209, 210, 299):
@@ -132,7 +133,7 @@ def test_alpha_1_is_torch_softmax_bit_for_bit(alpha, dtype):
 
 @pytest.mark.parametrize("n_classes", [17, 10007])
 @pytest.mark.parametrize("above", [1e-9, 1e-8, 2e-8, 1e-7, 9e-7, 1.1e-6, 1e-5, 1e-3])
-def test_alpha_tends_to_softmax_without_a_step(above, n_classes):
+def test_alpha_tends_to_softmax_without_a_step(above, n_classes, path):
     z = 3 * torch.randn(3, n_classes)
     probs = entmax(z, 1 + above)
     assert row_errors(probs, reference.entmax(z, 1 + above)).max() <= 2e-6
@@ -143,7 +144,7 @@ def test_alpha_tends_to_softmax_without_a_step(above, n_classes):
 
 @pytest.mark.parametrize("n_classes", [2, 17, LONG])
 @pytest.mark.parametrize("alpha", [50, 200, 1e3, 1e6])
-def test_large_alpha_tends_to_argmax(alpha, n_classes):
+def test_large_alpha_tends_to_argmax(alpha, n_classes, path):
     z = torch.randn(3, n_classes)
     z[:, 1] = z.amax(1) + 0.1
     one_hot = torch.zeros_like(z)
@@ -153,7 +154,7 @@ def test_large_alpha_tends_to_argmax(alpha, n_classes):
 
 @pytest.mark.parametrize("n_classes", [3, LONG])
 @pytest.mark.parametrize("alpha", [50, 200, 1e3, 1e6])
-def test_large_alpha_shares_among_tied_maxima(alpha, n_classes):
+def test_large_alpha_shares_among_tied_maxima(alpha, n_classes, path):
     z = torch.randn(n_classes)
     z[0] = z[-1] = z.max() + 0.1
     probs = entmax(z, alpha)
@@ -163,7 +164,7 @@ def test_large_alpha_shares_among_tied_maxima(alpha, n_classes):
 
 @pytest.mark.parametrize("n_classes", [17, 1000])
 @pytest.mark.parametrize("alpha", [4.0, 8.0])
-def test_differences_as_small_as_the_threshold(alpha, n_classes):
+def test_differences_as_small_as_the_threshold(alpha, n_classes, path):
     tau = n_classes ** (1 - alpha)  # of a uniform row: down to 1e-21
     z = torch.randn(3, n_classes) * tau
     assert row_errors(entmax(z, alpha), reference.entmax(z, alpha)).max() <= 2e-6
@@ -180,7 +181,7 @@ def test_alpha_may_be_an_int():
 
 @pytest.mark.parametrize("dim", [-4, -3, -2, -1, 0, 1, 2, 3])
 @pytest.mark.parametrize("alpha", [1, 1.3, 1.5, 2])
-def test_any_dim(alpha, dim):
+def test_any_dim(alpha, dim, path):
     z = torch.randn(2, 3, 4, 5)
     probs = entmax(z, alpha, dim)
     expected = reference.entmax(z.movedim(dim, -1), alpha).movedim(-1, dim)
@@ -189,7 +190,7 @@ def test_any_dim(alpha, dim):
 
 
 @pytest.mark.parametrize("alpha", [1, 1.3, 1.5, 2])
-def test_one_dimension(alpha):
+def test_one_dimension(alpha, path):
     z = torch.randn(6)
     assert_close(entmax(z, alpha).double(), reference.entmax(z, alpha), atol=1e-6, rtol=0)
 
@@ -206,7 +207,7 @@ def test_nothing_to_do(alpha, shape):
 
 @pytest.mark.parametrize("n_classes", [17, LONG])
 @pytest.mark.parametrize("alpha", [1, 1.3, 1.5, 2, 3])
-def test_memory_layout_does_not_matter(alpha, n_classes):
+def test_memory_layout_does_not_matter(alpha, n_classes, path):
     whole = 3 * torch.randn(n_classes, 8)
     layouts = {
         "transposed": whole.t(),
@@ -224,26 +225,27 @@ def test_memory_layout_does_not_matter(alpha, n_classes):
 # --- 16-bit types ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [3, 64, 513, 3001])
+@pytest.mark.parametrize("n_classes", [3, 64, 513, 1000])
 @pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
-def test_16_bit_errs_by_its_own_rounding_only(dtype, alpha, n_classes):
+def test_16_bit_errs_by_its_own_rounding_only(dtype, alpha, n_classes, each_path):
     limits = torch.finfo(dtype)
     for kind, z in rows_by_kind(n_classes).items():
         if kind == "huge" or (kind.startswith("shifted") and dtype is torch.float16):
             z = z.clamp(-6e4, 6e4)
         z = z.to(dtype)
-        probs = entmax(z, alpha)
-        assert probs.dtype == dtype
         expected = reference.entmax(z, alpha)
         rounding = limits.eps / 2 * expected + limits.tiny * limits.eps / 2
         allowed = rounding + tolerance(alpha) * expected.amax(-1, keepdim=True)
-        assert ((probs.double() - expected).abs() <= allowed).all(), kind
+        for path in each_path():
+            probs = entmax(z, alpha)
+            assert probs.dtype == dtype
+            assert ((probs.double() - expected).abs() <= allowed).all(), (kind, path)
 
 
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0])
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
-def test_16_bit_peaked_rows_sum_to_one(dtype, alpha):
+def test_16_bit_peaked_rows_sum_to_one(dtype, alpha, path):
     z = (30 * torch.randn(4, 10007)).to(dtype)
     sums = entmax(z, alpha).double().sum(-1)
     # every entry is rounded by at most eps / 2 of itself

@@ -108,7 +108,7 @@ def test_derivative_of_long_rows_by_their_own_alphas():
 
 @pytest.mark.parametrize("n_classes", [1, 17, LONG])
 @pytest.mark.parametrize("alpha", ALPHAS + [1.01])
-def test_float32_derivative_equals_the_oracle(alpha, n_classes):
+def test_float32_derivative_equals_the_oracle(alpha, n_classes, path):
     for scale in (1e-3, 1, 10):
         z = (scale * torch.randn(3, n_classes)).requires_grad_()
         weights = torch.randn(3, n_classes)
@@ -118,7 +118,7 @@ def test_float32_derivative_equals_the_oracle(alpha, n_classes):
 
 
 @pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2, 2.5, 4])
-def test_float32_derivative_at_the_edge_of_the_support(alpha):
+def test_float32_derivative_at_the_edge_of_the_support(alpha, path):
     # the second score enters the support: above alpha = 2 its slope has no bound
     inside = torch.logspace(-7, -1, 30)
     z = torch.stack([torch.zeros(30), (inside - 1) / (alpha - 1), -inside], 1).requires_grad_()
@@ -130,7 +130,7 @@ def test_float32_derivative_at_the_edge_of_the_support(alpha):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
-def test_16_bit_derivative_equals_the_oracle(dtype, alpha):
+def test_16_bit_derivative_equals_the_oracle(dtype, alpha, path):
     z = torch.randn(9, 17).to(dtype).requires_grad_()
     weights = torch.randn(9, 17).to(dtype)
     probs = entmax(z, alpha)

@@ -38,7 +38,7 @@ def smoothed_slope(z, y, alpha, eps, ignore_index):
     return gradient.masked_fill((y == ignore_index).unsqueeze(-1), 0.0)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=OPTION_IDS)
+@pytest.mark.parametrize("options", OPTIONS[::3], ids=OPTION_IDS[::3])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_loss_derivatives_by_scores(alpha, options):
     z, y = sparse_scores(3, 4), torch.tensor(TARGET)
@@ -96,27 +96,28 @@ def test_loss_derivative_by_alpha_at_its_lower_end(alpha, n_classes):
     assert_close(tensor.grad, expected, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("ignore_index", [-100, 1])
 @pytest.mark.parametrize("n_classes", [5, LONG, 3001])
 @pytest.mark.parametrize("alpha", ALPHAS + [1.01])
-def test_loss_gradient_is_p_less_the_target(alpha, n_classes, ignore_index, label_smoothing):
+def test_loss_gradient_is_p_less_the_target(alpha, n_classes, ignore_index, smoothing, each_path):
     for scale in (1e-3, 4):
         z = (scale * torch.randn(4, n_classes)).requires_grad_()
         y = torch.tensor([n_classes - 1, 1, ignore_index, 0])
         weights = torch.tensor([1.0, -2.0, 3.0, 0.0])
-        options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-        loss = entmax_loss(z, y, alpha, reduction="none", **options)
-        (loss * weights).sum().backward()
-        expected = smoothed_slope(z.detach(), y, alpha, label_smoothing, ignore_index)
+        expected = smoothed_slope(z.detach(), y, alpha, smoothing, ignore_index)
         expected = expected * weights.double().unsqueeze(1)
-        assert_close(z.grad.double(), expected, atol=1e-6, rtol=1e-6)
+        options = {"ignore_index": ignore_index, "label_smoothing": smoothing}
+        for _ in each_path():
+            loss = entmax_loss(z, y, alpha, reduction="none", **options)
+            gradient = torch.autograd.grad((loss * weights).sum(), z)[0]
+            assert_close(gradient.double(), expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_classes", [64, LONG, 3001])
 @pytest.mark.parametrize("alpha", [1.3, 1.5, 2, 3])
-def test_loss_gradient_is_sparse(alpha, n_classes):
-    z = (6 * torch.randn(4, n_classes, dtype=torch.float64)).requires_grad_()
+def test_loss_gradient_is_sparse(alpha, n_classes, float_type):
+    z = (6 * torch.randn(4, n_classes, dtype=float_type)).requires_grad_()
     y = torch.tensor([0, 1, 2, n_classes - 1])
     entmax_loss(z, y, alpha).backward()
     supported = reference.entmax(z.detach(), alpha) > 0
@@ -154,7 +155,7 @@ def test_loss_derivative_of_long_rows_by_their_own_alphas():
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
-def test_loss_gradient_of_16_bit_scores(dtype, alpha):
+def test_loss_gradient_of_16_bit_scores(dtype, alpha, path):
     z = torch.randn(3, 17).to(dtype).requires_grad_()
     y = torch.tensor([0, 16, -100])
     entmax_loss(z, y, alpha, label_smoothing=0.1, reduction="sum").backward()

@@ -13,13 +13,13 @@ FEW_ALPHAS = [1, 1.3, 1.5, 2, 3]
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
-@pytest.mark.parametrize("ignore_index", [-100, -1, 0, 1, 4, 99])
+@pytest.mark.parametrize("ignore_index", [-100, -1, 1, 99])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_ignored_rows_count_nothing(alpha, ignore_index, label_smoothing):
-    z = torch.randn(6, 5, dtype=torch.float64)
+def test_ignored_rows_count_nothing(alpha, ignore_index, label_smoothing, float_type):
+    z = 0.1 * torch.randn(6, 5, dtype=float_type)  # no row is beyond the margin
     y = torch.tensor([2, ignore_index, 3, ignore_index, 2, 3])
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    expected = reference.entmax_loss(z, y, alpha, **options)
+    expected = reference.entmax_loss(z, y, alpha, **options).to(float_type)
     loss, gradient = loss_and_gradient(z, y, alpha, reduction="none", **options)
     assert_close(loss, expected)
     assert loss[[1, 3]].tolist() == [0, 0]
@@ -32,9 +32,9 @@ def test_ignored_rows_count_nothing(alpha, ignore_index, label_smoothing):
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
 @pytest.mark.parametrize("ignore_index", [-100, 1])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_the_mean_of_no_rows_is_zero(alpha, ignore_index, label_smoothing):
+def test_the_mean_of_no_rows_is_zero(alpha, ignore_index, label_smoothing, float_type):
     for n_rows in (0, 3):
-        z = torch.randn(n_rows, 5)
+        z = torch.randn(n_rows, 5, dtype=float_type)
         y = torch.full((n_rows,), ignore_index)
         options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
         loss, gradient = loss_and_gradient(z, y, alpha, **options)
@@ -43,8 +43,8 @@ def test_the_mean_of_no_rows_is_zero(alpha, ignore_index, label_smoothing):
         assert not gradient.any()
 
 
-def test_a_single_class_that_is_ignored():
-    z = torch.randn(2, 1)
+def test_a_single_class_that_is_ignored(float_type):
+    z = torch.randn(2, 1, dtype=float_type)
     y = torch.zeros(2, dtype=torch.long)
     for alpha in FEW_ALPHAS:
         loss, gradient = loss_and_gradient(z, y, alpha, ignore_index=0, label_smoothing=0.1)
@@ -52,14 +52,11 @@ def test_a_single_class_that_is_ignored():
         assert not gradient.any()
 
 
-# --- masks and broken rows ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
 @pytest.mark.parametrize("n_classes", [9, LONG])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_masked_classes_equal_no_classes(alpha, n_classes, label_smoothing):
-    z, _ = random_problem(3, n_classes)
+def test_masked_classes_equal_no_classes(alpha, n_classes, label_smoothing, float_type):
+    z, _ = random_problem(3, n_classes, dtype=float_type)
     masked = torch.arange(n_classes) % 3 == 2
     y = torch.tensor([0, 1, 3])
     options = {"ignore_index": 4, "label_smoothing": label_smoothing, "reduction": "none"}
@@ -74,8 +71,8 @@ def test_masked_classes_equal_no_classes(alpha, n_classes, label_smoothing):
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
-def test_each_row_smooths_over_its_own_classes(label_smoothing):
-    z, y = random_problem(2, 6)
+def test_each_row_smooths_over_its_own_classes(label_smoothing, float_type):
+    z, y = random_problem(2, 6, dtype=float_type)
     z[0, 3], z[1, [0, 5]] = -math.inf, -math.inf
     y[:] = torch.tensor([0, 2])
     kept = [[0, 1, 2, 4, 5], [1, 2, 3, 4]]
@@ -85,24 +82,25 @@ def test_each_row_smooths_over_its_own_classes(label_smoothing):
         for row in (0, 1):
             target = torch.tensor(kept[row].index(y[row]))
             expected = reference.entmax_loss(z[row, kept[row]], target, alpha, **options)
-            assert_close(loss[row], expected)
+            assert_close(loss[row], expected.to(float_type))
 
 
 @pytest.mark.parametrize("n_classes", [5, LONG])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_a_masked_target_costs_infinity(alpha, n_classes):
-    z, _ = random_problem(2, n_classes)
+def test_a_masked_target_costs_infinity(alpha, n_classes, float_type):
+    z, _ = random_problem(2, n_classes, dtype=float_type)
     z[0, 1] = -math.inf
     loss = entmax_loss(z, torch.tensor([1, 1]), alpha, reduction="none")
     assert loss[0] == math.inf
-    assert_close(loss[1], reference.entmax_loss(z[1], torch.tensor(1), alpha))
+    expected = reference.entmax_loss(z[1], torch.tensor(1), alpha)
+    assert_close(loss[1], expected.to(float_type))
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
 @pytest.mark.parametrize("n_classes", [5, LONG])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_all_masked_rows_cost_nothing(alpha, n_classes, label_smoothing):
-    z, y = random_problem(3, n_classes)
+def test_all_masked_rows_cost_nothing(alpha, n_classes, label_smoothing, float_type):
+    z, y = random_problem(3, n_classes, dtype=float_type)
     options = {"label_smoothing": label_smoothing, "reduction": "none"}
     whole = loss_and_gradient(z, y, alpha, **options)
     z[1] = -math.inf
@@ -117,8 +115,8 @@ def test_all_masked_rows_cost_nothing(alpha, n_classes, label_smoothing):
 @pytest.mark.parametrize("bad", [math.nan, math.inf], ids=["nan", "inf"])
 @pytest.mark.parametrize("n_classes", [5, LONG])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
-def test_a_broken_row_stays_alone(alpha, n_classes, bad, label_smoothing):
-    z, _ = random_problem(4, n_classes)
+def test_a_broken_row_stays_alone(alpha, n_classes, bad, label_smoothing, float_type):
+    z, _ = random_problem(4, n_classes, dtype=float_type)
     y = torch.tensor([0, 1, 2, 3])
     options = {"ignore_index": 3, "label_smoothing": label_smoothing, "reduction": "none"}
     whole = loss_and_gradient(z, y, alpha, **options)
@@ -135,8 +133,8 @@ def test_a_broken_row_stays_alone(alpha, n_classes, bad, label_smoothing):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=["nan", "inf", "masked"])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS + ["tensor"])
-def test_a_graph_of_the_gradient_ignores_ignored_rows(alpha, bad):
-    z, _ = random_problem(3, 5)
+def test_a_graph_of_the_gradient_ignores_ignored_rows(alpha, bad, float_type):
+    z, _ = random_problem(3, 5, dtype=float_type)
     z[1] = bad
     z.requires_grad_()
     inputs = [z]
@@ -153,8 +151,8 @@ def test_a_graph_of_the_gradient_ignores_ignored_rows(alpha, bad):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=["nan", "inf", "masked"])
-def test_a_shared_alpha_ignores_ignored_rows(bad):
-    z, y = random_problem(3, 5)
+def test_a_shared_alpha_ignores_ignored_rows(bad, float_type):
+    z, y = random_problem(3, 5, dtype=float_type)
     y[1] = -100
     gradients = []
     for value in (0.0, bad):

@@ -54,10 +54,12 @@ static inline uint16_t float_to_bf16(float f) {
 }
 
 static inline uint16_t float_to_f16(float f) {
-    union { float f; uint32_t u; } x = {fabsf(f) * 0x1p-112f};
+    union { float f; uint32_t u; } x = {fabsf(f) * 0x1p-112f}, small = {fabsf(f) + 0.5f};
     uint16_t sign = signbit(f) ? 0x8000 : 0;
     if (f != f) return 0x7e00;
     if (fabsf(f) >= 65520.f) return sign | 0x7c00;
+    /* subnormal: the last bit of 0.5 is that of their fixed point */
+    if (fabsf(f) < 0x1p-14f) return sign | (uint16_t)(small.u - 0x3f000000);
     return sign | (uint16_t)((x.u + 0xfff + ((x.u >> 13) & 1)) >> 13);
 }
 

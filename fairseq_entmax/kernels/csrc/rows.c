@@ -79,41 +79,49 @@ typedef struct {
     atomic_int failed;
 } backward_t;
 
-static inline float slope(float p, double alpha) {
+static inline double slope(float p, double alpha) {
     if (!(p > 0)) return p == p ? 0 : NAN;
-    if (alpha == 1.5) return sqrtf(p);
-    if (alpha == 2) return 1;
-    double s = pow(p, 2 - alpha);
-    return s < 1e30 ? (float)s : 1e30f;
+    return fmin(pow(p, 2 - alpha), 1e30);
 }
 
-/* dz = s (grad - <s, grad> / sum s) on n entries; s goes through `buffer`. */
-static void jacobian_product(const float *p, const float *grad, long n, double alpha,
-                             float *buffer, float *out) {
+/* dz = s (grad - <s, grad> / sum s) on n entries, s = p^(2 - alpha); alpha 1.5 or 2. */
+static void jacobian_closed(const float *p, const float *grad, long n, double alpha,
+                            float *slopes, float *out) {
     double total = 0, dot = 0;
     for (long b = 0; b < n; b += 1024) {
         long e = b + 1024 < n ? b + 1024 : n;
         float t = 0, d = 0;
-        if (alpha == 1.5) {
 #pragma omp simd reduction(+ : t, d)
-            for (long i = b; i < e; i++) {
-                float s = sqrtf(p[i]);
-                buffer[i] = s;
-                t += s;
-                d += s * grad[i];
-            }
-            total += t;
-            dot += d;
-        } else {
-            for (long i = b; i < e; i++) {
-                buffer[i] = slope(p[i], alpha);
-                total += buffer[i];
-                dot += (double)buffer[i] * grad[i];
-            }
+        for (long i = b; i < e; i++) {
+            float s = alpha == 1.5 ? sqrtf(p[i]) : (p[i] > 0 ? 1 : (p[i] == p[i] ? 0 : NAN));
+            slopes[i] = s;
+            t += s;
+            d += s * grad[i];
         }
+        total += t;
+        dot += d;
     }
     float mean = total > 0 || total != total ? (float)(dot / total) : 0;
-    for (long i = 0; i < n; i++) out[i] = buffer[i] * (grad[i] - mean);
+    for (long i = 0; i < n; i++) out[i] = slopes[i] * (grad[i] - mean);
+}
+
+/* The same for any alpha, in double: above 2, s spans many magnitudes. */
+static void jacobian_general(const float *p, const float *grad, long n, double alpha,
+                             double *slopes, float *out) {
+    double total = 0, dot = 0;
+    for (long i = 0; i < n; i++) {
+        slopes[i] = slope(p[i], alpha);
+        total += slopes[i];
+        dot += slopes[i] * grad[i];
+    }
+    double mean = total > 0 || total != total ? dot / total : 0;
+    for (long i = 0; i < n; i++) out[i] = (float)(slopes[i] * (grad[i] - mean));
+}
+
+static void jacobian_product(const float *p, const float *grad, long n, double alpha,
+                             scratch_t *s, float *out) {
+    if (alpha == 1.5 || alpha == 2) jacobian_closed(p, grad, n, alpha, s->maxima, out);
+    else jacobian_general(p, grad, n, alpha, s->wide, out);
 }
 
 /* The columns with p != 0 (NaN counts), or -1 when there are more than `limit`. */
@@ -138,14 +146,14 @@ static void backward_row(const float *p, const float *grad, long n, double alpha
                          float *out) {
     long kept = n > 4 * GROUP ? support_of(p, n, n / 8, s->index) : -1;
     if (kept < 0) {
-        jacobian_product(p, grad, n, alpha, s->maxima, out);
+        jacobian_product(p, grad, n, alpha, s, out);
         return;
     }
     for (long i = 0; i < kept; i++) {
         s->x[i] = p[s->index[i]];
         s->p[i] = grad[s->index[i]];
     }
-    jacobian_product(s->x, s->p, kept, alpha, s->maxima, s->x);
+    jacobian_product(s->x, s->p, kept, alpha, s, s->x);
     memset(out, 0, n * sizeof(float));
     for (long i = 0; i < kept; i++) out[s->index[i]] = s->x[i];
 }

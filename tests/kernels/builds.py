@@ -1,0 +1,54 @@
+"""The compiled builds that this machine runs, and rows of scores that are hard for them."""
+
+import ctypes
+import math
+
+import pytest
+import torch
+
+from fairseq_entmax.functional.mapping import _jacobian_product
+from fairseq_entmax.kernels import native
+
+BROKEN = {"nan": math.nan, "inf": math.inf}
+
+
+def missing(build):
+    """Why a build cannot be tested here; empty if it can."""
+    built = [name for name in native.BUILDS if native._path(name) is not None]
+    if build not in built:
+        return f"the {build} kernels are not built"
+    best = ctypes.CDLL(str(native._path(built[0]))).entmax_best_build()
+    return "" if native.BUILDS.index(build) <= best else f"this processor lacks {build}"
+
+
+def use(build, monkeypatch):
+    """Make ``build`` the one that runs, until the test ends."""
+    reason = missing(build)
+    if reason:
+        pytest.skip(reason)
+    monkeypatch.setenv(native.SWITCH, build)
+    native.library.cache_clear()
+
+
+def rows_of_every_kind(n, dtype=torch.float32):
+    """(8, n): random at three scales, peaked, tied, near-uniform, masked, and all masked."""
+    torch.manual_seed(n)
+    peaked, tied = torch.randn(2, n)
+    peaked[n // 2] += 8
+    tied = (2 * tied).round()
+    masked = 3 * torch.randn(n)
+    masked[1:][torch.rand(n - 1) < 0.5] = -math.inf
+    rows = [torch.randn(n), 0.1 * torch.randn(n), 20 * torch.randn(n), peaked, tied]
+    rows += [1e-4 * torch.randn(n), masked, torch.full((n,), -math.inf)]
+    return torch.stack(rows).to(dtype)
+
+
+def exact_jacobian_product(probs, grad, alpha):
+    """The gradient of the scores in float64, by the torch operations."""
+    alpha = torch.as_tensor(alpha, dtype=torch.float64).reshape(-1, 1)
+    return _jacobian_product(probs.double(), grad.double(), alpha, 0.0)
+
+
+def errors(values, expected):
+    """The largest error of each row."""
+    return (values.double() - expected).abs().amax(1)
