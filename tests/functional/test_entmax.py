@@ -14,8 +14,9 @@ ALPHAS = [1.01, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 4.0]
 
 
 def rows_by_kind(n_classes, dtype=torch.float32):
-    """Two rows of every kind of scores that has its own way to go wrong."""
-    z = torch.randn(2, n_classes, dtype=dtype)
+    """Rows of every kind of scores that has its own way to go wrong."""
+    n_rows = 2 if n_classes < 10_000 else 1  # the oracle is slow
+    z = torch.randn(n_rows, n_classes, dtype=dtype)
     last, first = z.clone(), z.clone()
     last[:, -1] += 25  # beyond the last full group of candidates
     first[:, 0] += 4
@@ -29,7 +30,7 @@ def rows_by_kind(n_classes, dtype=torch.float32):
         "tied": (3 * z).round() / 4,
         "near-uniform": 1e-3 * z,
         "uniform": torch.full_like(z, -0.7),
-        "falling": torch.linspace(0, -20, n_classes, dtype=dtype).expand(2, -1),
+        "falling": torch.linspace(0, -20, n_classes, dtype=dtype).expand(n_rows, -1),
         "shifted up": z + 1e4,
         "shifted down": z - 1e4,
         "masked": masked,
@@ -56,7 +57,7 @@ def tolerance(alpha):
 
 
 def check_against_oracle(kinds, alpha, limit, paths):
-    expected = oracle(torch.cat(list(kinds.values())), alpha).split(2)
+    expected = oracle(torch.cat(list(kinds.values())), alpha).chunk(len(kinds))
     wrong = {}
     for path in paths:
         # one call per kind: rows that are solved together are solved alike
@@ -73,7 +74,7 @@ def test_float32_equals_the_oracle(alpha, n_classes, each_path):
     check_against_oracle(rows_by_kind(n_classes), alpha, tolerance(alpha), each_path())
 
 
-@pytest.mark.parametrize("n_classes", [1, 17, 513, 1000])
+@pytest.mark.parametrize("n_classes", [1, 17, 1000])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_float64_equals_the_oracle(alpha, n_classes):
     check_against_oracle(rows_by_kind(n_classes, torch.float64), alpha, 1e-10, ["torch"])
@@ -225,8 +226,8 @@ def test_memory_layout_does_not_matter(alpha, n_classes, path):
 # --- 16-bit types ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [3, 64, 513, 1000])
-@pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("n_classes", [3, 64, 1000])
+@pytest.mark.parametrize("alpha", [1.01, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 def test_16_bit_errs_by_its_own_rounding_only(dtype, alpha, n_classes, each_path):
     limits = torch.finfo(dtype)

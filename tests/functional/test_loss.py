@@ -18,12 +18,12 @@ from tests.functional.problems import (
     slope_from_the_right,
 )
 
-ALPHAS = [1, 1 + 1e-5, 1.01, 1.3, 1.5, 1.75, 2, 2.5, 4]
+ALPHAS = [1, 1 + 1e-5, 1.01, 1.3, 1.5, 2, 4]
 FEW_ALPHAS = [1, 1.3, 1.5, 2, 3]
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
-@pytest.mark.parametrize("n_classes", [1, 2, 17, 513, 3001])
+@pytest.mark.parametrize("n_classes", [1, 17, 513, 2001])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_values_equal_the_oracle(alpha, n_classes, label_smoothing, float_type):
     for scale in (0.1, 6):
@@ -221,7 +221,7 @@ def test_a_sum_of_16_bit_losses_is_taken_in_float32(path):
 # --- statistics --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [1, 9, LONG, 3001])
+@pytest.mark.parametrize("n_classes", [1, 9, 2001])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
 def test_statistics_equal_brute_force(alpha, n_classes, float_type):
     exact = float_type == torch.float64
