@@ -25,8 +25,9 @@ if [[ $(uname -m) == x86_64 ]]; then
     build avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 fi
 
+# -s: a sanitizer writes its report where the process stops
 # Python and torch do not free all they allocate, so leaks are not looked for
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$copy
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-    "$python" -m pytest -q -p no:cacheprovider tests/kernels/test_native.py \
+    "$python" -m pytest -q -s -p no:cacheprovider tests/kernels/test_native.py \
     tests/functional/test_linear.py tests/functional/test_screening.py "$@"

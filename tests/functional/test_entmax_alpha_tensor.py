@@ -87,7 +87,7 @@ def test_one_alpha_per_attention_head(path):
         assert_close(probs[:, head].double(), expected, atol=1e-6, rtol=0)
 
 
-def test_rows_of_alpha_1_are_softmax(path):
+def test_rows_of_alpha_1_are_softmax():
     for n_classes in (7, LONG):
         z = 3 * torch.randn(4, n_classes, dtype=torch.float64)
         alpha = torch.tensor([[1.0], [1.5], [1.0], [3.0]])

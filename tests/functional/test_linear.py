@@ -90,7 +90,7 @@ def assert_equal_to_unfused(x, weight, bias, target, alpha, upstream=None, tol=1
     return ours
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
 @pytest.mark.parametrize("alpha", ALPHAS)
 @KINDS

@@ -30,12 +30,13 @@ ROUNDING = {
 HALF_TYPES = pytest.mark.parametrize(
     "dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"]
 )
-CASES = [(n, torch.float32) for n in LENGTHS]
-CASES += [(n, dtype) for n in (1, 17, 257, 1000) for dtype in (torch.bfloat16, torch.float16)]
-CASE = pytest.mark.parametrize("n, dtype", CASES, ids=str)
+CASES = [(a, n, torch.float32) for a in ALPHAS for n in (1, 16, 64, 257, 512, 1000, 10007)]
+CASES += [(a, n, torch.float32) for a in (1.5, 2) for n in (2, 15, 17, 513)]  # lanes of 16 rows
+CASES += [("per-row", n, torch.float32) for n in LENGTHS]
+CASES += [("per-row", n, d) for n in (1, 17, 257, 1000) for d in (torch.bfloat16, torch.float16)]
+CASE = pytest.mark.parametrize("alpha, n, dtype", CASES, ids=str)
 FEW = [(n, torch.float32) for n in (1, 17, 64, 512, 513)] + [(17, torch.float16)]
 FEW_CASES = pytest.mark.parametrize("n, dtype", [*FEW, (513, torch.bfloat16)], ids=str)
-ALPHA = pytest.mark.parametrize("alpha", [*ALPHAS, "per-row"])
 
 
 @pytest.fixture(params=native.BUILDS)
@@ -97,7 +98,6 @@ def gradient(outputs, z, grad):
 
 
 @CASE
-@ALPHA
 def test_probabilities_equal_the_reference(build, alpha, n, dtype):
     z = rows_of_every_kind(n, dtype)
     assert dispatch.compiled(z) is native
@@ -110,7 +110,6 @@ def test_probabilities_equal_the_reference(build, alpha, n, dtype):
 
 
 @CASE
-@ALPHA
 def test_gradient_of_the_probabilities(build, alpha, n, dtype):
     z = rows_of_every_kind(n, dtype).requires_grad_()
     probs = entmax(z, as_argument(alpha))
@@ -134,7 +133,6 @@ def test_gradient_is_the_jacobian_of_the_paper(build, alpha):
 
 
 @CASE
-@ALPHA
 def test_loss_equals_the_reference(build, alpha, n, dtype):
     z = rows_of_every_kind(n, dtype)
     rows = entmax_loss_rows(z, target_of(z), as_argument(alpha))
@@ -156,7 +154,6 @@ def assert_support_sizes(sizes, probs):
 
 
 @CASE
-@ALPHA
 def test_gradient_of_the_loss(build, alpha, n, dtype):
     z = rows_of_every_kind(n, dtype).requires_grad_()
     y, grad = target_of(z.detach()), torch.arange(8) / 4 - 0.9
