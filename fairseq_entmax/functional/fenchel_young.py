@@ -99,6 +99,9 @@ class EntmaxLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
         z, y, alpha, alpha_slope, *saved = ctx.saved_tensors
         closed, ignore_index, label_smoothing = ctx.options
+        if ctx.compiled and not label_smoothing and not torch.is_grad_enabled():
+            # the kernels know which rows count: no pass over the scores to find out
+            return _compiled_gradient(z, alpha, saved, grad), None, None, None, None, None
         kept, safe_y = counted_rows(z.detach(), y, ignore_index)
         grad = grad.masked_fill(~kept, 0.0)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
