@@ -79,7 +79,9 @@ def finished(data, folder):
         return ["fairseq-train", *commands.train_args(data, folder / name, *SHORT, *flags)]
 
     jobs = {name: train(name, *TINY, *flags) for name, flags in OPTIONS.items()}
-    jobs.update({name: train(name, *flags) for name, (flags, _) in REFUSED.items()})
+    # a loader process that dies with the command may print after its error
+    alone = ["--num-workers", 0]
+    jobs.update({name: train(name, *flags, *alone) for name, (flags, _) in REFUSED.items()})
     stock = ["--arch", "transformer_tiny", "--criterion", "cross_entropy"]
     jobs["stock"] = train("stock", *stock)
     pretrained = folder / "stock" / "checkpoint_last.pt"

@@ -23,7 +23,7 @@ FEW_ALPHAS = [1, 1.3, 1.5, 2, 3]
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
-@pytest.mark.parametrize("n_classes", [1, 17, 513, 2001])
+@pytest.mark.parametrize("n_classes", [1, 17, 513, 1001])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_values_equal_the_oracle(alpha, n_classes, label_smoothing, float_type):
     for scale in (0.1, 6):
@@ -194,7 +194,7 @@ def test_loss_is_zero_from_the_margin_on(alpha, n_classes, dtype, path):
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smooth"])
 @pytest.mark.parametrize("n_classes", [17, 70_000])
-@pytest.mark.parametrize("alpha", [1, 1.5, 3])
+@pytest.mark.parametrize("alpha", [1, 1.5])
 @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 def test_16_bit_scores(dtype, alpha, n_classes, label_smoothing, path):
     # a mean far from 0 shows a rounded 1 / V
@@ -221,7 +221,7 @@ def test_a_sum_of_16_bit_losses_is_taken_in_float32(path):
 # --- statistics --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [1, 9, 2001])
+@pytest.mark.parametrize("n_classes", [1, 9, 1001])
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
 def test_statistics_equal_brute_force(alpha, n_classes, float_type):
     exact = float_type == torch.float64
