@@ -1,6 +1,7 @@
-"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
+r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
-    python scripts/benchmark.py output-layer loss mapping attention-rows [--json FILE] [--quick]
+    python scripts/benchmark.py output-layer loss mapping attention-rows train decode \
+        [--json FILE] [--quick]
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
 turns in one process; what is printed is the median of ours over the median of the peer, in CPU
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
-from benchmarks import output_layer, rows
+from benchmarks import output_layer, recipes, rows
 from benchmarks.harness import Row, machine
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
@@ -22,6 +23,8 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "loss": rows.loss,
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
+    "train": recipes.train,
+    "decode": recipes.decode,
 }
 
 HEADER = [
