@@ -39,7 +39,7 @@ def kernels(build):
     return Extension(
         f"fairseq_entmax.kernels._entmax_{build}",
         sources=[f"{KERNELS}/csrc/{name}.c" for name in ("rows", "linear", "short")],
-        depends=[f"{KERNELS}/csrc/{name}.h" for name in ("common", "solve", "loss")],
+        depends=[f"{KERNELS}/csrc/{name}.h" for name in ("common", "power", "solve", "loss")],
         extra_compile_args=[*FLAGS, *BUILDS[build]],
         libraries=["m"],
         optional=True,

@@ -1,5 +1,6 @@
 """Interleaved timing of two functions, gated by correctness, and the stamp of the machine."""
 
+import ctypes
 import os
 import platform
 import statistics
@@ -28,6 +29,7 @@ class Case(NamedTuple):
     theirs: Callable[[], Any]
     gate: Callable[[], float]
     tolerance: float
+    forget: Callable[[], None] = lambda: None  # drops the results of earlier runs
 
 
 def timed(function: Callable[[], Any]) -> Tuple[float, float]:
@@ -41,8 +43,12 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def peak_growth_mb(function: Callable[[], Any]) -> float:
+def peak_growth_mb(function: Callable[[], Any], forget: Callable[[], None]) -> float:
     """How much the resident memory grows during one run, sampled every millisecond."""
+    forget()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # what earlier runs freed
+    if trim is not None:
+        trim(0)
     before, peak, done = resident_mb(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -66,7 +72,7 @@ def run(case: Case, runs: int) -> Row:
             f"{case.bench} {case.name}: the result is off by {error:.1e} (allowed "
             f"{case.tolerance:.0e}); a wrong result is not timed"
         )
-    peaks = [peak_growth_mb(case.ours), peak_growth_mb(case.theirs)]
+    peaks = [peak_growth_mb(each, case.forget) for each in (case.ours, case.theirs)]
     pairs = [(timed(case.ours), timed(case.theirs)) for _ in range(runs)]
     median = [
         [statistics.median(pair[who][clock] for pair in pairs) for clock in (0, 1)]

@@ -38,8 +38,11 @@ def _output_layer(n: int, d: int, v: int, kind: str, gain: float, screening: str
     weight = (torch.randn(v, d, generator=g) * gain / d**0.5).requires_grad_()
     y = torch.randint(v, (n,), generator=g)
 
-    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def forget() -> None:
         x.grad = weight.grad = None
+
+    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        forget()
         loss(x, weight).backward()
 
     def ours() -> None:
@@ -58,4 +61,4 @@ def _output_layer(n: int, d: int, v: int, kind: str, gain: float, screening: str
 
     how = "float32" if screening == "off" else "screened"
     name = f"N={n} d={d} V={v} {kind}, {how}"
-    return Case("output-layer", name, "F.cross_entropy(F.linear)", ours, peer, gate, 1e-5)
+    return Case("output-layer", name, "F.cross_entropy(F.linear)", ours, peer, gate, 1e-5, forget)

@@ -79,11 +79,6 @@ typedef struct {
     atomic_int failed;
 } backward_t;
 
-static inline double slope(float p, double alpha) {
-    if (!(p > 0)) return p == p ? 0 : NAN;
-    return fmin(pow(p, 2 - alpha), 1e30);
-}
-
 /* dz = s (grad - <s, grad> / sum s) on n entries, s = p^(2 - alpha); alpha 1.5 or 2. */
 static void jacobian_closed(const float *p, const float *grad, long n, double alpha,
                             float *slopes, float *out) {
@@ -109,10 +104,15 @@ static void jacobian_closed(const float *p, const float *grad, long n, double al
 static void jacobian_general(const float *p, const float *grad, long n, double alpha,
                              double *slopes, float *out) {
     double total = 0, dot = 0;
+#pragma omp simd reduction(+ : total, dot)
     for (long i = 0; i < n; i++) {
-        slopes[i] = slope(p[i], alpha);
-        total += slopes[i];
-        dot += slopes[i] * grad[i];
+        double v = p[i], inside = v > 0 ? v : 1, zero = v == v ? 0 : v;
+        double s = power_of(inside, 2 - alpha);
+        s = s < 1e30 ? s : 1e30;
+        s = v > 0 ? s : zero;
+        slopes[i] = s;
+        total += s;
+        dot += s * (double)grad[i];
     }
     double mean = total > 0 || total != total ? dot / total : 0;
     for (long i = 0; i < n; i++) out[i] = (float)(slopes[i] * (grad[i] - mean));
@@ -245,7 +245,7 @@ typedef struct {
 
 /* p of one row again, from its threshold. */
 static void probs_again(const float *z, long n, double alpha, float largest, double tau,
-                        float *out) {
+                        double *wide, float *out) {
     if (alpha == 1.5 || alpha == 2) {
         float scale = (float)(alpha - 1), t = (float)tau;
         for (long i = 0; i < n; i++) {
@@ -255,15 +255,10 @@ static void probs_again(const float *z, long n, double alpha, float largest, dou
         }
         return;
     }
-    double q = 1 / (alpha - 1), sum = 0;
-    for (long i = 0; i < n; i++) {
-        double d = ((double)z[i] - (double)largest) * (alpha - 1) - tau;
-        d = d > 0 ? pow(d, q) : (d != d ? d : 0);
-        out[i] = (float)d;
-        sum += d;
-    }
-    if (sum > 0)
-        for (long i = 0; i < n; i++) out[i] = (float)(out[i] / sum);
+    for (long i = 0; i < n; i++) wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
+    double sum = write_general(wide, n, tau, 1 / (alpha - 1));
+    sum = sum > 0 ? sum : 1;
+    for (long i = 0; i < n; i++) out[i] = (float)(wide[i] / sum);
 }
 
 static void dense_body(void *data) {
@@ -289,7 +284,7 @@ static void dense_body(void *data) {
             } else {
                 const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
                 probs_again(z, n, job->rows.alpha[row * job->rows.alpha_step],
-                            job->in.largest[row], job->in.tau[row], out);
+                            job->in.largest[row], job->in.tau[row], s.wide, out);
                 for (long i = 0; i < n; i++) out[i] *= grad;
             }
             if (y >= 0 && job->in.tau[row] < INFINITY) out[y] -= grad;

@@ -79,8 +79,8 @@ static inline int any_lane(v16i mask) {
 
 static inline v16 one_where_positive(v16 d) { return -__builtin_convertvector(d > 0, v16); }
 
-/* Newton from below on sixteen rows x (n, LANES), n a multiple of GROUPS, alpha 1.5 (square) or 2, for at most `steps`; the
- * step after a small one is exact. NaN lanes do not keep the others. */
+/* Newton from below on sixteen rows x (n, LANES), n a multiple of GROUPS, alpha 1.5 (square) or 2,
+ * for at most `steps`; the step after a small one is exact. NaN lanes do not keep the others. */
 static inline __attribute__((always_inline)) v16 lanes_newton(const v16 *x, long n, v16 tau,
                                                               int steps, int square) {
     for (int k = 0, polish = 0; k < steps; k++) {
@@ -147,18 +147,32 @@ typedef struct {
     int square;
 } short_t;
 
-/* A block of up to sixteen rows and columns, padded with -inf, to lanes and back. */
+/* Up to sixteen entries of a row, padded with -inf, in a register from the start: what is put
+ * together in memory is copied from there word by word. */
+static inline v16 load16(const float *from, long width) {
+    if (width == LANES) return *(const v16 *)from;
+#ifdef __AVX512F__
+    return (v16)_mm512_mask_loadu_ps((__m512)splat(-INFINITY), (__mmask16)((1 << width) - 1), from);
+#else
+    v16 v = splat(-INFINITY);
+    memcpy(&v, from, width * sizeof(float));
+    return v;
+#endif
+}
+
+static inline void store16(v16 v, float *to, long width) {
+#ifdef __AVX512F__
+    _mm512_mask_storeu_ps(to, (__mmask16)((1 << width) - 1), (__m512)v);
+#else
+    memcpy(to, &v, width * sizeof(float));
+#endif
+}
+
+/* A block of up to sixteen rows and columns to lanes and back; lanes without a row get the last. */
 static inline void load_block(const float *from, long stride, long rows, long width, v16 *x) {
     v16 m[LANES];
-    if (rows == LANES && width == LANES) {
 #pragma GCC unroll 16
-        for (int r = 0; r < LANES; r++) m[r] = *(const v16 *)(from + r * stride);
-    } else {
-        for (int r = 0; r < LANES; r++) {
-            m[r] = splat(-INFINITY);
-            if (r < rows) memcpy(&m[r], from + r * stride, width * sizeof(float));
-        }
-    }
+    for (int r = 0; r < LANES; r++) m[r] = load16(from + (r < rows ? r : rows - 1) * stride, width);
     transpose(m);
 #pragma GCC unroll 16
     for (int r = 0; r < LANES; r++) x[r] = m[r];
@@ -169,12 +183,9 @@ static inline void store_block(const v16 *x, long stride, long rows, long width,
 #pragma GCC unroll 16
     for (int r = 0; r < LANES; r++) m[r] = x[r];
     transpose(m);
-    if (rows == LANES && width == LANES) {
 #pragma GCC unroll 16
-        for (int r = 0; r < LANES; r++) *(v16 *)(to + r * stride) = m[r];
-    } else {
-        for (int r = 0; r < rows; r++) memcpy(to + r * stride, &m[r], width * sizeof(float));
-    }
+    for (int r = 0; r < LANES; r++)
+        if (r < rows) store16(m[r], to + r * stride, width);
 }
 
 static inline long at_most(long n, long limit) { return n < limit ? n : limit; }

@@ -3,6 +3,7 @@
 #define FAIRSEQ_ENTMAX_SOLVE_H
 
 #include "common.h"
+#include "power.h"
 
 /* Scratch memory of one thread, for rows of up to `capacity` entries. */
 typedef struct {
@@ -92,13 +93,15 @@ static inline double newton2(const float *x, long n, double tau) {
 static inline void powers(const double *x, long n, double tau, double q, double *total,
                           double *slope) {
     double s0 = 0, s1 = 0;
+#pragma omp simd reduction(+ : s0, s1)
     for (long i = 0; i < n; i++) {
         double d = x[i] - tau;
-        if (d > 0) {
-            double w = pow(d, q - 1);
-            s0 += w * d;
-            s1 += w;
-        }
+        int inside = d > 0;
+        d = inside ? d : 1;
+        double w = power_of(d, q - 1);
+        w = inside ? w : 0;
+        s0 += w * d;
+        s1 += w;
     }
     *total = s0;
     *slope = s1;
@@ -148,6 +151,20 @@ static inline void write2(const float *x, long n, float tau, float *p) {
     }
 }
 
+/* x -> [x - tau]_+^q in place (a NaN stays one); returns their sum. */
+static inline double write_general(double *x, long n, double tau, double q) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) {
+        double d = x[i] - tau, inside = d > 0 ? d : 1;
+        double w = power_of(inside, q), zero = d == d ? 0 : d;
+        w = d > 0 ? w : zero;
+        x[i] = w;
+        sum += w;
+    }
+    return sum;
+}
+
 /* Solve the n candidates z (scores) into s->p. `bound` lies below tau; z may be s->x. */
 static inline double solve_candidates(const float *z, long n, float largest, double alpha,
                                       double bound, scratch_t *s) {
@@ -159,14 +176,10 @@ static inline double solve_candidates(const float *z, long n, float largest, dou
         else write2(s->x, n, (float)tau, s->p);
         return tau;
     }
-    double q = 1 / (alpha - 1), sum = 0;
+    double q = 1 / (alpha - 1), sum;
     for (long i = 0; i < n; i++) s->wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
     double tau = q < 1 ? bracket_general(s->wide, n, q) : newton_general(s->wide, n, bound, q);
-    for (long i = 0; i < n; i++) {
-        double d = s->wide[i] - tau;
-        s->wide[i] = d > 0 ? pow(d, q) : 0;
-        sum += s->wide[i];
-    }
+    sum = write_general(s->wide, n, tau, q);
     for (long i = 0; i < n; i++) s->p[i] = (float)(s->wide[i] / sum);
     return tau;
 }
@@ -247,7 +260,7 @@ static inline solved_t solve_row(const float *z, long n, double alpha, scratch_t
         bound = certified_bound(s->maxima, (n + GROUP - 1) / GROUP, r.largest, alpha, s);
         float threshold = r.largest + (float)(bound / (alpha - 1));
         threshold -= fabsf(threshold) * 1e-6f;
-        r.count = collect(z, n, threshold, n / 4, s);
+        r.count = collect(z, n, threshold, n / 8, s);
     }
     if (r.count < 0) r.tau = solve_candidates(z, n, r.largest, alpha, bound, s);
     else r.tau = solve_candidates(s->x, r.count, r.largest, alpha, bound, s);
