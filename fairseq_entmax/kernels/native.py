@@ -36,18 +36,29 @@ def library() -> Optional[Any]:
     if wanted and wanted not in BUILDS:
         raise ValueError(f"{SWITCH} must be 'off' or one of {', '.join(BUILDS)}, got {wanted!r}")
     built = {name: path for name in BUILDS for path in [_path(name)] if path is not None}
-    if not built or (wanted and wanted not in built):
-        logger.info("no compiled kernels (%s): using torch", wanted or "built without a C compiler")
-        return None
-    best = ctypes.CDLL(str(next(iter(built.values())))).entmax_best_build()
-    runnable = [name for name in BUILDS[: best + 1] if name in built]
+    runnable = [name for name in BUILDS[: _best_build(built) + 1] if name in built]
+    if wanted and wanted not in runnable:  # a choice is kept or refused, never replaced
+        why = "this processor cannot run it" if wanted in built else "it is not built here"
+        raise ValueError(
+            f"{SWITCH}={wanted}: {why} (to be had: {', '.join(runnable) or 'none'}); "
+            "leave it unset for the best one"
+        )
     if not runnable:
-        logger.info("no compiled kernels for this processor: using torch")
+        why = "for this processor" if built else "(built without a C compiler)"
+        logger.info("no compiled kernels %s: using torch", why)
         return None
     loaded = ctypes.CDLL(str(built[wanted or runnable[-1]]))
     loaded.entmax_set_parallel(ctypes.c_void_p(_parallel_entry_point()))
     loaded.entmax_screen.restype = ctypes.c_long
     return loaded
+
+
+def _best_build(built: Dict[str, Path]) -> int:
+    """The place in BUILDS of the best one that the processor runs; -1 if there is none."""
+    for path in built.values():
+        best: int = ctypes.CDLL(str(path)).entmax_best_build()
+        return best
+    return -1
 
 
 def _path(build: str) -> Optional[Path]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,23 @@ def test_an_unknown_name_is_an_error_that_lists_the_choices(monkeypatch):
     for _ in range(2):  # not only the first time
         with pytest.raises(ValueError, match=message):
             linear_entmax_loss(torch.eye(3), torch.eye(3), torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    "built, best, words",
+    [
+        (["baseline", "avx2", "avx512"], 1, "cannot run it (to be had: baseline, avx2)"),
+        (["baseline"], 2, "not built here (to be had: baseline)"),
+        ([], -1, "not built here (to be had: none)"),
+    ],
+    ids=["an older processor", "not built", "nothing built"],
+)
+def test_a_choice_that_cannot_run_is_refused(monkeypatch, built, best, words):
+    monkeypatch.setenv(native.SWITCH, "avx512")
+    monkeypatch.setattr(native, "_path", lambda name: Path(name) if name in built else None)
+    monkeypatch.setattr(native, "_best_build", lambda _: best)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        entmax(torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize(
