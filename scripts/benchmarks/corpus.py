@@ -14,7 +14,7 @@ from typing import List
 MULTI30K = Path(
     os.environ.get("MULTI30K", Path(__file__).resolve().parents[3] / "shared/data/multi30k.tar.xz")
 )
-LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 1000}
+LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 300}
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fairseq.distributed import ModuleProxyWrapper
 from torch import nn
 from torch.testing import assert_close
 
@@ -103,6 +104,36 @@ class FullyShardedDataParallel(Wrapper):
 def test_fused_inside_a_plain_wrapper(calls):
     step(Wrapper(sharpen(build("transformer_entmax_tiny", task=TASK))), "auto")
     assert len(calls) == 1
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory):
+    """Data parallel training of one process: torch's hooks on the gradients run all the same."""
+    store = tmp_path_factory.mktemp("store") / "ranks"
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+# fairseq hands a model on the CPU to it with a list of GPUs, so no command line gets here
+@needs_kernels
+@pytest.mark.parametrize("watched", [False, True], ids=["plain", "find_unused_parameters"])
+@pytest.mark.parametrize("arch", ["transformer_entmax_tiny", "lstm_entmax"])
+def test_inside_torch_ddp(arch, watched, calls, process_group):
+    model = sharpen(build(arch, task=TASK, share_decoder_input_output_embed=True))
+    loss, _, _, gradients = step(model, "off")
+    parallel = ModuleProxyWrapper(
+        torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=watched)
+    )
+    for _ in range(2):  # the second step finds the buckets of the first
+        parallel_loss, _, _, parallel_gradients = step(parallel, "auto")
+    assert len(calls) == (0 if watched else 2)
+    assert_close(parallel_loss, loss, rtol=1e-6, atol=1e-6)
+    scale = max(float(gradient.abs().max()) for gradient in gradients)
+    for ours, plain in zip(parallel_gradients, gradients):
+        assert_close(ours, plain, rtol=1e-5, atol=1e-6 * scale)
 
 
 @needs_kernels
