@@ -1,0 +1,85 @@
+"""The benchmark refuses wrong results, and says what it measured in the form promised."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmarks import corpus, harness, recipes  # noqa: E402
+
+FIELDS = {"bench", "case", "peer", "ratio", "ours_s", "peer_s", "ours_peak_mb", "peer_peak_mb"}
+
+
+def case(error=0.0, ours=lambda: None, theirs=lambda: None):
+    return harness.Case("bench", "case", "peer", ours, theirs, lambda: error, 1e-6)
+
+
+@pytest.mark.parametrize("error", [2e-6, float("nan")])
+def test_a_wrong_result_is_not_timed(error):
+    timed = []
+    with pytest.raises(SystemExit, match="a wrong result is not timed"):
+        harness.run(case(error, ours=lambda: timed.append(1)), runs=3)
+    assert not timed
+
+
+def test_the_pair_takes_turns():
+    order = []
+    row = harness.run(case(ours=lambda: order.append("o"), theirs=lambda: order.append("p")), 3)
+    assert "".join(order) == "op" + "opopop"  # once for the memory
+    assert row["runs"] == 3 and set(row) >= FIELDS
+
+
+def test_ratio_and_memory_are_ours_over_the_peers():
+    def burn(seconds, megabytes):
+        held = torch.ones(megabytes * 250_000)
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        return held
+
+    row = harness.run(case(0.0, lambda: burn(0.02, 10), lambda: burn(0.08, 80)), 3)
+    assert row["ratio"] == pytest.approx(0.25, rel=0.5)
+    assert row["ours_peak_mb"] == pytest.approx(10, abs=5)
+    assert row["peer_peak_mb"] == pytest.approx(80, abs=10)
+
+
+def test_command_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "scripts/benchmark.py", "loss", "--quick", "--json", tmp_path / "b.json"],
+        cwd=str(ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout
+    rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert [row["case"].split()[-1] for row in rows] == ["trained", "N(0,1)", "near-uniform"]
+    for row in rows:
+        assert set(row) >= FIELDS
+        assert row["ratio"] == pytest.approx(row["ours_s"] / row["peer_s"])
+        assert row["machine"]["torch"] == torch.__version__
+        assert f"| {row['case']} | {row['peer']} | {row['ratio']:.2f} |" in done.stdout
+
+
+def test_made_up_corpus_has_the_shape_of_the_real_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(corpus, "MULTI30K", tmp_path / "absent")
+    monkeypatch.setattr(corpus, "LINES", {"train": 3000, "val": 20, "test_2016_flickr": 7})
+    binary = corpus.prepare(tmp_path / "corpus", 2000)
+    lines = (tmp_path / "corpus" / "train.de").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3000
+    assert 11 < sum(len(line.split()) for line in lines) / len(lines) < 15
+    words = (binary / "dict.de.txt").read_text(encoding="utf-8").splitlines()
+    assert 1900 < len(words) <= 2000
+    assert (binary / "test.de-en.de.bin").exists()
+
+
+def test_losses_are_read_from_whole_log_lines():
+    line = '2026 | INFO | train_inner | {"epoch": 1, "loss": "6.5", "ups": "0"}\n'
+    assert recipes.logged_losses("noise\n" + line + line[:-5]) == [6.5]
