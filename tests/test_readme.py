@@ -1,4 +1,4 @@
-"""The README's code runs, its commands parse, its names exist."""
+"""The code of README and docs runs, the commands parse, the names exist."""
 
 import doctest
 import re
@@ -19,7 +19,8 @@ from fairseq_entmax.functional import mapping
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
+OWN_MODELS = (ROOT / "docs" / "own-models.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README + OWN_MODELS, re.S)
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.S))
 
 
@@ -50,7 +51,7 @@ def test_printed_probabilities_are_true():
 
 
 def test_own_model_decodes_sparsely():
-    """The example of the README, built and asked for probabilities."""
+    """The example of docs/own-models.md, built and asked for probabilities."""
     code = PYTHON[1] + (
         "\nimport torch\nfrom argparse import Namespace\n"
         "from tests.decoding.table_model import TableTask, dictionary\n"
