@@ -1,6 +1,6 @@
 """One checkpoint whose parameters are the mean of the last ones of a training.
 
-    python average.py CHECKPOINTS --last 5 --out averaged.pt
+python average.py CHECKPOINTS --last 5 --out averaged.pt
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What a search found, as text, with BLEU, chrF, empty answers and the support of the model.
 
-    python score.py TEST/beam5 --test TEST --model spm.model --tgt en
+python score.py TEST/beam5 --test TEST --model spm.model --tgt en
 """
 
 import argparse

@@ -15,12 +15,21 @@ from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.modules import output_alpha_of
 
+from .unigram import target_frequencies
+
 
 @dataclass
 class EntmaxLossConfig(FairseqDataclass):
     label_smoothing: float = field(
         default=0.0,
         metadata={"help": "epsilon of Fenchel-Young label smoothing, 0 means none"},
+    )
+    label_smoothing_prior: ChoiceEnum(["uniform", "unigram"]) = field(
+        default="uniform",
+        metadata={
+            "help": "what label smoothing mixes in: every word alike, or by its frequency in the "
+            "targets of the training data"
+        },
     )
     report_accuracy: bool = field(
         default=False,
@@ -59,6 +68,7 @@ class EntmaxLossCriterion(FairseqCriterion):
         report_accuracy=False,
         ignore_prefix_size=0,
         fused_output="auto",
+        label_smoothing_prior="uniform",
     ):
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
@@ -68,6 +78,8 @@ class EntmaxLossCriterion(FairseqCriterion):
         self.report_accuracy = report_accuracy
         self.ignore_prefix_size = ignore_prefix_size
         self.fused_output = fused_output
+        self.unigram = label_smoothing_prior == "unigram"
+        self._prior = None
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss, the sample size that normalises its gradient, and what to log."""
@@ -118,13 +130,23 @@ class EntmaxLossCriterion(FairseqCriterion):
             )
         outputs = net_output[0][:, self.ignore_prefix_size :]
         target = self.counted_targets(model, net_output, sample)
-        options = {"ignore_index": self.padding_idx, "label_smoothing": self.label_smoothing}
+        options = {
+            "ignore_index": self.padding_idx,
+            "label_smoothing": self.label_smoothing,
+            "smoothing_probs": self.smoothing_probs(outputs.device),
+        }
         if output_weights is None:
             return entmax_loss_rows(outputs, target, alpha, **options)
         weight, bias = output_weights
         return linear_entmax_loss_rows(
             outputs, weight, target, alpha, bias=bias, uniform=uniform, **options
         )
+
+    def smoothing_probs(self, device):
+        """The frequencies of unigram label smoothing, counted when first asked for, else None."""
+        if self.unigram and self.label_smoothing and self._prior is None:
+            self._prior = target_frequencies(self.task).to(device)
+        return self._prior
 
     def counted_targets(self, model, net_output, sample):
         return model.get_targets(sample, net_output)[:, self.ignore_prefix_size :]
