@@ -110,15 +110,16 @@ tokens=$(($(wc -w < "$out/text/train.$tgt") / 200))
 tokens=$((tokens < 512 ? 512 : tokens > 2048 ? 2048 : tokens))
 interval=$((max_update < 25 ? 1 : max_update / 25))
 train=("$scripts/fairseq-train" "$out/bin" "${plugin[@]}"
-  $(grep -v '^#' "$here/recipes/$recipe.args")
-  --criterion entmax_loss --label-smoothing "$label_smoothing"
-  --output-alpha "$output_alpha" --attention-alpha "$attention_alpha"
   --optimizer adam --adam-betas '(0.9,0.98)' --lr-scheduler polynomial_decay
   --warmup-updates $((max_update / 10)) --total-num-update "$max_update"
-  --max-update "$max_update" --max-tokens "$tokens" --seed "$seed"
+  --max-update "$max_update" --max-tokens "$tokens"
+  $(grep -v '^#' "$here/recipes/$recipe.args")
+  --criterion entmax_loss --label-smoothing "$label_smoothing"
+  --output-alpha "$output_alpha" --attention-alpha "$attention_alpha" --seed "$seed"
   --save-dir "$out/checkpoints" --no-epoch-checkpoints --save-interval-updates "$interval"
   --keep-interval-updates "$average" --save-interval 1000000 --validate-interval 1000000
-  --skip-invalid-size-inputs-valid-test --log-format simple --log-interval 100 "${flags[@]}")
+  --skip-invalid-size-inputs-valid-test
+  --log-format simple --log-interval $((interval < 100 ? interval : 100)) "${flags[@]}")
 if [ "$(cat "$out/trained" 2> /dev/null)" != "${train[*]}" ]; then
   echo "training, the log is $out/train.log ..."
   "${train[@]}" 2>&1 | tee -a "$out/train.log" | grep -E --line-buffered 'train_inner|valid on' ||
