@@ -19,6 +19,7 @@ from typing import Dict, Iterable, List, NamedTuple, Sequence
 import sentencepiece
 
 VALID_NAMES = ("valid", "val", "dev")
+SYMBOLS = ("<s>", "</s>", "<pad>")  # of fairseq; in a text they are words like others
 LARGE_ALPHABET = 1000  # above it (Chinese, Japanese) the rarest characters become <unk>
 SAMPLED_LINES = 2_000_000  # enough to learn pieces from
 
@@ -126,7 +127,10 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def write_pieces(pairs: Pairs, args: argparse.Namespace, name: str) -> None:
     """Both sides in pieces; training pairs that are too long are left out, and counted."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(args.model))
-    sides = [pieces.encode(side, out_type=str) for side in pairs]
+    sides = [
+        [["<unk>" if piece in SYMBOLS else piece for piece in line] for line in encoded]
+        for encoded in (pieces.encode(side, out_type=str) for side in pairs)
+    ]
     for number, pair in enumerate(zip(*sides), 1):
         if not all(pair):
             raise SystemExit(f"{name}, line {number}: nothing is left of it after normalisation")

@@ -55,11 +55,11 @@ done
 [ "$src" != "$tgt" ] || fail "--src and --tgt are both $src"
 [ -f "$here/recipes/$recipe.args" ] ||
   fail "--recipe $recipe: no such recipe, there are: $(cd "$here/recipes" && echo *.args)"
-for name in vocab max_update seed beam average; do
-  [[ "${!name}" =~ ^[0-9]+$ ]] || fail "--${name//_/-} must be a whole number, got ${!name}"
-done
 for ((i = 0; i + 1 < ${#flags[@]}; i++)); do # the schedule follows the length that counts
   [ "${flags[i]}" != --max-update ] || max_update=${flags[i + 1]}
+done
+for name in vocab max_update seed beam average; do
+  [[ "${!name}" =~ ^[0-9]+$ ]] || fail "--${name//_/-} must be a whole number, got ${!name}"
 done
 # a test set is looked for beside the training data, then as a path
 prefix=$data/$test
@@ -70,7 +70,9 @@ python=${PYTHON:-python}
 command -v "$python" > /dev/null || python=$root/.venv/bin/python
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 found=$("$python" -c '
-import sysconfig, fairseq, sacrebleu, sentencepiece, torch
+import importlib.util, sysconfig, torch
+for name in ("fairseq", "sacrebleu", "sentencepiece"):
+    assert importlib.util.find_spec(name), name + " is not installed"
 print(sysconfig.get_path("scripts"), "" if torch.cuda.is_available() else "--cpu")') ||
   fail "$python cannot import fairseq: activate the environment of 'make install' or set PYTHON"
 read -r scripts cpu <<< "$found"
