@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
-from benchmarks import output_layer, recipes, rows
+from benchmarks import output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
@@ -25,6 +25,7 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "attention-rows": rows.attention_rows,
     "train": recipes.train,
     "decode": recipes.decode,
+    "training-curve": training_curve.training_curve,
 }
 
 HEADER = [

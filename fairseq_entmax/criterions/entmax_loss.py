@@ -13,7 +13,11 @@ from omegaconf import II
 from fairseq_entmax.functional.dispatch import compiled
 from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
-from fairseq_entmax.modules import output_alpha_of
+from fairseq_entmax.modules import learned_alphas, output_alpha_of
+
+from .unigram import target_frequencies
+
+_ALPHA = "alpha."  # what the names of logged learned alphas begin with
 
 
 @dataclass
@@ -21,6 +25,13 @@ class EntmaxLossConfig(FairseqDataclass):
     label_smoothing: float = field(
         default=0.0,
         metadata={"help": "epsilon of Fenchel-Young label smoothing, 0 means none"},
+    )
+    label_smoothing_prior: ChoiceEnum(["uniform", "unigram"]) = field(
+        default="uniform",
+        metadata={
+            "help": "what label smoothing mixes in: every word alike, or by its frequency in the "
+            "targets of the training data"
+        },
     )
     report_accuracy: bool = field(
         default=False,
@@ -45,7 +56,8 @@ class EntmaxLossCriterion(FairseqCriterion):
     """L = p.z + H_alpha(p) - z_y with the alpha of the model's output layer.
 
     Logs, besides fairseq's own: support (mean number of words with p > 0), gold_in_support
-    (share of reference tokens with p > 0) and token_accuracy (share).
+    (share of reference tokens with p > 0) and token_accuracy (share); at validation the learned
+    alphas, ``alpha.LAYER.HEAD``.
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 3; label smoothing: Peters and Martins 2021.
@@ -59,6 +71,7 @@ class EntmaxLossCriterion(FairseqCriterion):
         report_accuracy=False,
         ignore_prefix_size=0,
         fused_output="auto",
+        label_smoothing_prior="uniform",
     ):
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
@@ -68,6 +81,8 @@ class EntmaxLossCriterion(FairseqCriterion):
         self.report_accuracy = report_accuracy
         self.ignore_prefix_size = ignore_prefix_size
         self.fused_output = fused_output
+        self.unigram = label_smoothing_prior == "unigram"
+        self._prior = None
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss, the sample size that normalises its gradient, and what to log."""
@@ -89,6 +104,8 @@ class EntmaxLossCriterion(FairseqCriterion):
             "token_correct": rows.correct.sum(),
             "token_total": counted.sum(),
         }
+        if not model.training:
+            logging_output.update(_weighted_alphas(_unwrap(model), sample_size))
         if self.report_accuracy:
             logging_output["n_correct"] = logging_output["token_correct"]
             logging_output["total"] = logging_output["token_total"]
@@ -118,13 +135,23 @@ class EntmaxLossCriterion(FairseqCriterion):
             )
         outputs = net_output[0][:, self.ignore_prefix_size :]
         target = self.counted_targets(model, net_output, sample)
-        options = {"ignore_index": self.padding_idx, "label_smoothing": self.label_smoothing}
+        options = {
+            "ignore_index": self.padding_idx,
+            "label_smoothing": self.label_smoothing,
+            "smoothing_probs": self.smoothing_probs(outputs.device),
+        }
         if output_weights is None:
             return entmax_loss_rows(outputs, target, alpha, **options)
         weight, bias = output_weights
         return linear_entmax_loss_rows(
             outputs, weight, target, alpha, bias=bias, uniform=uniform, **options
         )
+
+    def smoothing_probs(self, device):
+        """The frequencies of unigram label smoothing, counted when first asked for, else None."""
+        if self.unigram and self.label_smoothing and self._prior is None:
+            self._prior = target_frequencies(self.task).to(device)
+        return self._prior
 
     def counted_targets(self, model, net_output, sample):
         return model.get_targets(sample, net_output)[:, self.ignore_prefix_size :]
@@ -150,6 +177,10 @@ class EntmaxLossCriterion(FairseqCriterion):
         metrics.log_scalar(
             "loss", sums["loss"] / sums["sample_size"] / math.log(2), sums["sample_size"], round=3
         )
+        for name in logging_outputs[0] if logging_outputs else ():
+            if name.startswith(_ALPHA):
+                total = utils.item(sum(log.get(name, 0) for log in logging_outputs))
+                metrics.log_scalar(name, total / sums["sample_size"], sums["sample_size"], round=4)
         n_tokens = sums["token_total"]
         if n_tokens > 0:
             for name, key, digits in (
@@ -167,6 +198,15 @@ class EntmaxLossCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every value above is a sum over tokens or sentences."""
         return True
+
+
+def _weighted_alphas(model: Any, sample_size: int) -> Dict[str, Any]:
+    """Learned alphas, ``alpha.LAYER.HEAD``; times the sample size, for logs are summed."""
+    return {
+        f"{_ALPHA}{layer}.{head}": alpha * sample_size
+        for layer, alphas in learned_alphas(model).items()
+        for head, alpha in enumerate(alphas)
+    }
 
 
 def _percent_correct(meters: Any) -> float:

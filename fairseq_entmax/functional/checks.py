@@ -85,6 +85,21 @@ def check_label_smoothing(label_smoothing: float) -> None:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
 
 
+def check_smoothing_probs(smoothing_probs: Optional[Tensor], n_classes: int) -> None:
+    if smoothing_probs is None:
+        return
+    if smoothing_probs.shape != (n_classes,) or not smoothing_probs.is_floating_point():
+        raise ValueError(
+            f"smoothing_probs must be floating point of shape ({n_classes},), got "
+            f"{smoothing_probs.dtype} of shape {tuple(smoothing_probs.shape)}"
+        )
+    if not bool((smoothing_probs >= 0).all() & (smoothing_probs < math.inf).all()):
+        smallest, largest = smoothing_probs.min().item(), smoothing_probs.max().item()
+        raise ValueError(
+            f"smoothing_probs must be finite and >= 0, got values in [{smallest}, {largest}]"
+        )
+
+
 def check_linear(
     features: Tensor,
     weight: Tensor,

@@ -12,7 +12,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .checks import Alpha, check_linear, check_reduction
+from .checks import Alpha, check_linear, check_reduction, check_smoothing_probs
 from .dispatch import compiled
 from .linear_chunks import (
     ChunkSolver,
@@ -24,6 +24,7 @@ from .linear_chunks import (
     with_gradient,
 )
 from .loss import LossRows
+from .smoothing import linear_smoothing_term
 
 _CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU: 16 MB
 _CHUNK_SCORES_DEVICE = 1 << 26
@@ -38,6 +39,7 @@ def linear_entmax_loss(
     bias: Optional[Tensor] = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    smoothing_probs: Optional[Tensor] = None,
     reduction: str = "mean",
 ) -> Tensor:
     r"""``entmax_loss(F.linear(features, weight, bias), target)``, in less time and memory.
@@ -54,7 +56,7 @@ def linear_entmax_loss(
         target: y, class indices, shape (...), int64.
         alpha: a number >= 1, or a tensor with one element (no gradient).
         bias: b, shape (V,), or None.
-        ignore_index, label_smoothing, reduction: as in :func:`entmax_loss`.
+        ignore_index, label_smoothing, smoothing_probs, reduction: as in :func:`entmax_loss`.
 
     Returns:
         the loss, a scalar or shape (...), in the dtype of ``features``. It can be differentiated
@@ -82,6 +84,7 @@ def linear_entmax_loss(
         bias=bias,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
+        smoothing_probs=smoothing_probs,
         uniform=reduction != "none",
     )
     if reduction == "none":
@@ -101,6 +104,7 @@ def linear_entmax_loss_rows(
     bias: Optional[Tensor] = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    smoothing_probs: Optional[Tensor] = None,
     uniform: bool = False,
 ) -> LossRows:
     """``linear_entmax_loss`` unreduced, with the statistics of ``entmax_loss_rows``.
@@ -111,11 +115,19 @@ def linear_entmax_loss_rows(
             and need not be computed again in backward.
     """
     alpha = check_linear(features, weight, target, alpha, bias, ignore_index, label_smoothing)
+    check_smoothing_probs(smoothing_probs, len(weight))
+    if label_smoothing and smoothing_probs is not None:
+        rows = linear_entmax_loss_rows(
+            features, weight, target, alpha, bias=bias, ignore_index=ignore_index, uniform=uniform
+        )
+        term = linear_smoothing_term(features, weight, bias, target, smoothing_probs, ignore_index)
+        return rows._replace(loss=rows.loss + label_smoothing * term)
     options = Options(alpha, ignore_index, label_smoothing, uniform)
     x = features.reshape(-1, features.shape[-1])
     if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
         x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
-    columns = _LinearEntmaxLoss.apply(x, weight, bias, target.reshape(-1), options)
+    with torch.autocast(x.device.type, enabled=False):  # which would round the scores
+        columns = _LinearEntmaxLoss.apply(x, weight, bias, target.reshape(-1), options)
     return LossRows(*(column.view(target.shape) for column in columns))
 
 

@@ -1,7 +1,7 @@
 """The Fenchel-Young losses of alpha-entmax: cross-entropy at alpha = 1, a margin above."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,12 @@ from .checks import (
     check_label_smoothing,
     check_reduction,
     check_scores,
+    check_smoothing_probs,
     check_target,
 )
 from .fenchel_young import EntmaxLoss, counted_rows, smoothing_weights
 from .mapping import flatten_rows
+from .smoothing import smoothing_term
 
 
 class LossRows(NamedTuple):
@@ -36,6 +38,7 @@ def entmax_loss(
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    smoothing_probs: Optional[Tensor] = None,
     reduction: str = "mean",
 ) -> Tensor:
     r"""Fenchel-Young loss of alpha-entmax; its gradient is the sparse vector p - e_y.
@@ -44,7 +47,7 @@ def entmax_loss(
         L(z; y) = p^\top z + H_\alpha(p) - z_y, \quad p = \mathrm{entmax}_\alpha(z)
 
     with H the Tsallis entropy; L is 0 as soon as z_y exceeds every other score by
-    1 / (alpha - 1). With label smoothing eps: L + eps (z_y - mean_j z_j).
+    1 / (alpha - 1). With label smoothing eps: L + eps (z_y - q.z), q uniform or given.
 
     Args:
         scores: z, shape (..., V), any floating type. ``-inf`` masks a class.
@@ -52,8 +55,10 @@ def entmax_loss(
         alpha: a number >= 1 (1 is exactly F.cross_entropy), or a tensor that broadcasts to
             (..., 1) and receives a gradient.
         ignore_index: rows with this target count nothing. May be a class: the padding symbol.
-        label_smoothing: eps in [0, 1). The mean runs over the classes that are not masked and
-            not ``ignore_index``.
+        label_smoothing: eps in [0, 1).
+        smoothing_probs: q, shape (V,): the distribution that label smoothing mixes in, for example
+            the frequencies of the classes (counts are normalised); None is uniform. Classes that
+            are masked or ``ignore_index`` have no share.
         reduction: "none", "sum", or "mean" over the rows that count (0 if there are none).
 
     Returns:
@@ -73,7 +78,12 @@ def entmax_loss(
     """
     check_reduction(reduction)
     rows = entmax_loss_rows(
-        scores, target, alpha, ignore_index=ignore_index, label_smoothing=label_smoothing
+        scores,
+        target,
+        alpha,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        smoothing_probs=smoothing_probs,
     )
     if reduction == "none":
         return rows.loss.to(scores.dtype)
@@ -90,6 +100,7 @@ def entmax_loss_rows(
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    smoothing_probs: Optional[Tensor] = None,
 ) -> LossRows:
     """``entmax_loss`` unreduced, with the statistics that the same pass gives.
 
@@ -102,6 +113,11 @@ def entmax_loss_rows(
     check_target(scores, target, ignore_index)
     check_alpha(alpha, scores, check_dim(scores, -1))
     check_label_smoothing(label_smoothing)
+    check_smoothing_probs(smoothing_probs, scores.shape[-1])
+    if label_smoothing and smoothing_probs is not None:
+        rows = entmax_loss_rows(scores, target, alpha, ignore_index=ignore_index)
+        term = smoothing_term(scores, target, smoothing_probs, ignore_index)
+        return rows._replace(loss=rows.loss + label_smoothing * term)
     if scores.numel() == 0:
         nothing = scores.to(torch.promote_types(scores.dtype, torch.float32)).sum(-1)
         return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)

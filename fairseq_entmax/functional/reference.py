@@ -89,11 +89,13 @@ def entmax_loss(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     smoothed: Optional[Tensor] = None,
+    smoothing_probs: Optional[Tensor] = None,
 ) -> Tensor:
     """Definition 2, unreduced: L(z; e_y) = p.z + H_alpha(p) - z_y with p = entmax(z).
 
     With smoothing (Peters and Martins 2021): L + eps (z_y - mean z), the mean over the classes
-    marked in the boolean ``smoothed`` (V,); by default every class but ``ignore_index``.
+    marked in the boolean ``smoothed`` (V,); by default every class but ``ignore_index``. With
+    ``smoothing_probs`` (V,) that mean is weighted by them: unigram label smoothing.
     """
     z = scores.double()
     p = entmax(z, alpha)
@@ -105,5 +107,7 @@ def entmax_loss(
     if label_smoothing:
         if smoothed is None:
             smoothed = torch.arange(z.shape[-1]) != ignore_index
-        loss = loss + label_smoothing * (z_y - z[..., smoothed].mean(-1))
+        q = torch.ones_like(smoothed) if smoothing_probs is None else smoothing_probs
+        q = q.double()[smoothed] / q.double()[smoothed].sum()
+        loss = loss + label_smoothing * (z_y - (q * z[..., smoothed]).sum(-1))
     return torch.where(kept, loss, torch.zeros_like(loss))

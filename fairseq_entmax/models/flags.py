@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from typing import Any, NamedTuple, Sequence
 
+from fairseq_entmax.modules import check_learned_start
+
 DEFAULT_ALPHA = 1.5
 
 
@@ -38,6 +40,12 @@ def add_alpha_args(
             metavar="A",
             help=f"alpha of the {where} attention (default: --attention-alpha)",
         )
+    parser.add_argument(
+        "--learn-attention-alpha",
+        action="store_true",
+        default=None,
+        help="learn the alpha of every attention head, in (1, 2), from these on",
+    )
 
 
 def set_alpha_defaults(args: Any) -> None:
@@ -45,6 +53,8 @@ def set_alpha_defaults(args: Any) -> None:
     for name in ("output_alpha", "attention_alpha"):
         if getattr(args, name, None) is None:
             setattr(args, name, DEFAULT_ALPHA)
+    if getattr(args, "learn_attention_alpha", None) is None:
+        args.learn_attention_alpha = False
     for where in AttentionAlphas._fields:
         name = f"{where}_attention_alpha"
         if getattr(args, name, None) is None:
@@ -55,7 +65,7 @@ def attention_alphas(args: Any) -> AttentionAlphas:
     """The alphas in force, checked.
 
     Raises:
-        ValueError: one of them is below 1.
+        ValueError: one of them is below 1, or is to be learned and not in (1, 2).
     """
     alphas = AttentionAlphas(
         args.encoder_attention_alpha, args.decoder_attention_alpha, args.cross_attention_alpha
@@ -66,4 +76,6 @@ def attention_alphas(args: Any) -> AttentionAlphas:
                 f"--{where}-attention-alpha (or --attention-alpha) must be >= 1 "
                 f"(1 is softmax, 2 is sparsemax), got {alpha}"
             )
+        if args.learn_attention_alpha:
+            check_learned_start(alpha)
     return alphas

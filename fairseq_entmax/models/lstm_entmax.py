@@ -74,7 +74,9 @@ class LSTMEntmaxModel(LSTMModel):
             EntmaxLSTMDecoder, model.decoder, output_alpha=float(args.output_alpha)
         )
         if model.decoder.attention is not None:
-            model.decoder.attention = _entmax_attention(model.decoder, alpha, args.attention_score)
+            model.decoder.attention = _entmax_attention(
+                model.decoder, alpha, args.attention_score, args.learn_attention_alpha
+            )
         return model
 
     def forward(
@@ -95,12 +97,17 @@ class LSTMEntmaxModel(LSTMModel):
         )
 
 
-def _entmax_attention(decoder: LSTMDecoder, alpha: float, score: str):
+def _entmax_attention(decoder: LSTMDecoder, alpha: float, score: str, learn_alpha: bool):
     """The decoder's attention with entmax; the stock projections are kept where they fit."""
     if alpha == 1 and score == "general":
         return decoder.attention
     attention = EntmaxLuongAttention(
-        decoder.hidden_size, decoder.encoder_output_units, decoder.hidden_size, alpha, score
+        decoder.hidden_size,
+        decoder.encoder_output_units,
+        decoder.hidden_size,
+        alpha,
+        score,
+        learn_alpha,
     )
     attention.output_proj = decoder.attention.output_proj
     if score != "dot":

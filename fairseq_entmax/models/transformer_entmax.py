@@ -30,7 +30,9 @@ class EntmaxTransformerEncoder(TransformerEncoder):
         layer = super().build_encoder_layer(args)
         inner = _unwrapped(layer)
         alpha = attention_alphas(self.args).encoder
-        inner.self_attn = EntmaxMultiheadAttention.from_stock(inner.self_attn, alpha)
+        inner.self_attn = EntmaxMultiheadAttention.from_stock(
+            inner.self_attn, alpha, self.args.learn_attention_alpha
+        )
         # fairseq 0.12.2's fused layer knows only softmax and fails after layer norm
         inner.can_use_fastpath = False
         return layer
@@ -47,11 +49,13 @@ class EntmaxTransformerDecoder(EntmaxOutputMixin, TransformerDecoder):
     def build_decoder_layer(self, args: Any, no_encoder_attn: bool = False) -> nn.Module:
         layer = super().build_decoder_layer(args, no_encoder_attn)
         inner = _unwrapped(layer)
-        alphas = attention_alphas(self.args)
-        inner.self_attn = EntmaxMultiheadAttention.from_stock(inner.self_attn, alphas.decoder)
+        alphas, learn = attention_alphas(self.args), self.args.learn_attention_alpha
+        inner.self_attn = EntmaxMultiheadAttention.from_stock(
+            inner.self_attn, alphas.decoder, learn
+        )
         if inner.encoder_attn is not None:
             inner.encoder_attn = EntmaxMultiheadAttention.from_stock(
-                inner.encoder_attn, alphas.cross
+                inner.encoder_attn, alphas.cross, learn
             )
         return layer
 

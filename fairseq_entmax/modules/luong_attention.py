@@ -10,6 +10,8 @@ from torch import Tensor
 from fairseq_entmax.functional import entmax
 from fairseq_entmax.functional.mapping import entmax_dense
 
+from .learned_alpha import LearnedAlpha
+
 SCORES = ("dot", "general", "mlp")
 
 
@@ -33,9 +35,11 @@ class EntmaxLuongAttention(nn.Module):
         output_dim: size of the output.
         alpha: >= 1; 1 is softmax, 2 is sparsemax.
         score: "dot", "general" or "mlp".
+        learn_alpha: alpha is a parameter in (1, 2) that starts from ``alpha``.
 
     Raises:
-        ValueError: alpha < 1, an unknown score, or dot with unequal sizes.
+        ValueError: alpha < 1, or to be learned and not in (1, 2); an unknown score, or dot with
+            unequal sizes.
 
     Source:
         Luong, Pham, Manning (EMNLP 2015), eq. 5-8; Bahdanau et al. (ICLR 2015), appendix A.1.2;
@@ -49,6 +53,7 @@ class EntmaxLuongAttention(nn.Module):
         output_dim: int,
         alpha: float = 1.5,
         score: str = "general",
+        learn_alpha: bool = False,
     ) -> None:
         super().__init__()
         if not alpha >= 1:
@@ -61,6 +66,7 @@ class EntmaxLuongAttention(nn.Module):
                 f"and {source_dim}: use the score 'general'"
             )
         self.alpha = float(alpha)
+        self.learned_alpha = LearnedAlpha(1, alpha) if learn_alpha else None
         self.score = score
         self.input_proj = nn.Identity()
         self.source_proj = nn.Identity()
@@ -82,7 +88,11 @@ class EntmaxLuongAttention(nn.Module):
         if padding_mask is not None:
             scores = scores.masked_fill(padding_mask.t(), float("-inf"))
         if torch.jit.is_scripting():
-            probs = entmax_dense(scores, self.alpha)
+            learned = self.learned_alpha
+            if learned is not None:
+                probs = learned.entmax_dense(scores)
+            else:
+                probs = entmax_dense(scores, self.alpha)
         else:
             probs = self.normalize(scores)
         context = torch.einsum("bs,sbd->bd", probs, source)
@@ -100,4 +110,4 @@ class EntmaxLuongAttention(nn.Module):
     @torch.jit.unused
     def normalize(self, scores: Tensor) -> Tensor:
         """The attention weights, (bsz, src_len) -> the same shape."""
-        return entmax(scores, self.alpha)
+        return entmax(scores, self.alpha if self.learned_alpha is None else self.learned_alpha())

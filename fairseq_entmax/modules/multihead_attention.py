@@ -1,5 +1,6 @@
 """fairseq's multi-head attention with alpha-entmax in place of softmax."""
 
+from copy import copy
 from types import FunctionType
 from typing import Dict, Optional, Tuple
 
@@ -11,6 +12,7 @@ from fairseq_entmax.functional import entmax
 from fairseq_entmax.functional.mapping import entmax_dense
 
 from .adopt import adopt
+from .learned_alpha import LearnedAlpha
 
 
 def _renamed(function: FunctionType, name: str, **replaced: object) -> FunctionType:
@@ -43,16 +45,21 @@ class EntmaxMultiheadAttention(MultiheadAttention):
     alpha: float
 
     @classmethod
-    def from_stock(cls, attention: MultiheadAttention, alpha: float) -> MultiheadAttention:
+    def from_stock(
+        cls, attention: MultiheadAttention, alpha: float, learn_alpha: bool = False
+    ) -> MultiheadAttention:
         """The sparse twin of a built attention, sharing its parameters; alpha = 1 is itself.
 
+        With ``learn_alpha`` every head has an alpha of its own, a parameter that starts at alpha.
+
         Raises:
-            ValueError: alpha < 1, or the attention runs in xFormers, which has only softmax, or it
-                has add_bias_kv, which fairseq has in torch's fused attention only.
+            ValueError: alpha < 1, or to be learned and not in (1, 2), or the attention runs in
+                xFormers, which has only softmax, or it has add_bias_kv, which fairseq has in
+                torch's fused attention only.
         """
         if not alpha >= 1:
             raise ValueError(f"attention alpha must be >= 1, got {alpha}")
-        if alpha == 1 and not isinstance(attention, cls):
+        if alpha == 1 and not learn_alpha and not isinstance(attention, cls):
             return attention
         if getattr(attention, "use_xformers", False):
             raise ValueError(
@@ -65,7 +72,10 @@ class EntmaxMultiheadAttention(MultiheadAttention):
                 "torch's fused softmax attention only: build without it or set the alpha to 1."
             )
         # the check is what sends forward into torch's fused softmax attention
-        return adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
+        sparse = adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
+        sparse._modules = copy(sparse._modules)  # the stock attention gets no learned alpha
+        sparse.learned_alpha = LearnedAlpha(attention.num_heads, alpha) if learn_alpha else None
+        return sparse
 
     def forward(
         self,
@@ -99,7 +109,11 @@ class EntmaxMultiheadAttention(MultiheadAttention):
             return scores, v
         tgt_len, bsz, _ = query.size()
         if torch.jit.is_scripting():
-            probs = entmax_dense(scores, self.alpha)
+            learned = self.learned_alpha
+            if learned is not None:
+                probs = learned.entmax_dense(scores)
+            else:
+                probs = entmax_dense(scores, self.alpha)
         else:
             probs = self.normalize(scores)
         attn = self._weighted_sum(self.dropout_module(probs), v)
@@ -115,7 +129,10 @@ class EntmaxMultiheadAttention(MultiheadAttention):
     @torch.jit.unused
     def normalize(self, scores: Tensor) -> Tensor:
         """The attention weights, scores (bsz * heads, tgt_len, src_len) -> the same shape."""
-        return entmax(scores, self.alpha)
+        if self.learned_alpha is None:
+            return entmax(scores, self.alpha)
+        by_head = scores.unflatten(0, (-1, self.num_heads))
+        return entmax(by_head, self.learned_alpha()[:, None, None]).flatten(0, 1)
 
     def _weighted_sum(self, probs: Tensor, v: Tensor) -> Tensor:
         if probs.size(0) == v.size(0):

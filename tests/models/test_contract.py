@@ -63,7 +63,7 @@ def test_arch_has_its_twins_settings(arch):
     added = {name: ours.pop(name) for name in set(ours) - set(stock)}
     stock["arch"] = arch
     assert ours == stock
-    expected = dict.fromkeys(ALPHA_FLAGS, 1.5)
+    expected = {**dict.fromkeys(ALPHA_FLAGS, 1.5), "learn_attention_alpha": False}
     if "lstm" in arch:
         expected.update(attention_score="general", criterion="entmax_loss")
     assert added == expected

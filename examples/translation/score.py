@@ -1,0 +1,77 @@
+"""What a search found, as text, with BLEU, chrF, empty answers and the support of the model.
+
+python score.py TEST/beam5 --test TEST --model spm.model --tgt en
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import sentencepiece
+from prepare import read_lines, write
+from sacrebleu.metrics import BLEU, CHRF
+
+from fairseq_entmax.analysis import read_generation
+
+# sacrebleu's advice for languages written without blanks; its own tokeniser for ja needs MeCab
+TOKENIZERS = {"zh": "zh", "ja": "char"}
+
+
+def hypotheses(generated: Path, model: Path) -> List[str]:
+    """The best answer to every line, pieces put together."""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    return [pieces.decode(s.candidates[0].tokens) for s in read_generation(generated)]
+
+
+def logged(validated: Path, name: str) -> float:
+    """A figure of fairseq-validate's last log line (``--log-format json``).
+
+    Raises:
+        SystemExit: it logged none.
+    """
+    lines = validated.read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if f'"test_{name}"' in line]
+    if not found:
+        raise SystemExit(f"{validated}: fairseq-validate logged no {name}")
+    return float(json.loads(found[-1][found[-1].index("{") :])[f"test_{name}"])
+
+
+def scores(answers: List[str], references: List[str], tokenizer: str) -> Dict[str, Any]:
+    """Corpus BLEU and chrF2 by sacrebleu, with BLEU's signature."""
+    if len(answers) != len(references):
+        raise SystemExit(f"{len(answers)} answers to {len(references)} lines: decode again")
+    bleu = BLEU(tokenize=tokenizer)
+    return {
+        "bleu": bleu.corpus_score(answers, [references]).score,
+        "chrf": CHRF().corpus_score(answers, [references]).score,
+        "lines": len(references),
+        "empty": sum(not answer for answer in answers),
+        "signature": str(bleu.get_signature()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("found", type=Path, help="folder with generated.txt; results go there")
+    parser.add_argument("--test", type=Path, required=True, help="with reference, validated.json")
+    parser.add_argument("--model", type=Path, required=True, help="spm.model of the training")
+    parser.add_argument("--tgt", required=True, help="target language")
+    args = parser.parse_args()
+
+    answers = hypotheses(args.found / "generated.txt", args.model)
+    tokenizer = TOKENIZERS.get(args.tgt, "13a")
+    result = scores(answers, read_lines(args.test / "reference"), tokenizer)
+    for name in ("support", "gold_in_support"):
+        result[name] = logged(args.test / "validated.json", name)
+    write(args.found / "hypotheses", answers)
+    write(args.found / "result.json", [json.dumps(result, indent=1)])
+    print(
+        f"translation: bleu={result['bleu']:.2f} chrf={result['chrf']:.2f} "
+        f"support={result['support']:.2f} lines={result['lines']} "
+        f"signature={result['signature']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""run.sh from raw text to BLEU, its recipes in YAML, its parts, and the sweep over it."""
+
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import sacrebleu
+import torch
+from fairseq import options
+from omegaconf import OmegaConf
+
+from tests.cli import corpus
+
+from .scripts import REPO, load
+
+FOLDER = REPO / "examples" / "translation"
+RECIPES = sorted(path.stem for path in (FOLDER / "recipes").glob("*.args"))
+
+average = load("examples/translation/average.py")
+score = load("examples/translation/score.py")
+sweep = load("scripts/sweep_alpha.py")
+
+PAIRS = corpus.sentence_pairs()
+
+
+def write_corpus(folder):
+    folder.mkdir()
+    for name, pairs in (("train", PAIRS * 3), ("val", PAIRS[:4]), ("t", PAIRS[:5])):
+        for language, side in zip(("de", "en"), zip(*pairs)):
+            text = "".join(line + "\n" for line in side)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+
+
+def run_sh(*arguments, cwd=REPO):
+    bin_folder = os.path.dirname(sys.executable)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
+    return subprocess.run(
+        ["bash", str(FOLDER / "run.sh"), *map(str, arguments)],
+        cwd=str(cwd),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+
+
+# ---- from text to BLEU
+
+
+def test_from_raw_text_to_bleu(tmp_path):
+    """Relative paths, a vocabulary too large for the text, and a training that learns it."""
+    write_corpus(tmp_path / "data")
+    tiny = "--encoder-layers 1 --decoder-layers 1 --dropout 0 --attention-dropout 0 --lr 0.003"
+    command = [
+        *("--data", "data", "--src", "de", "--tgt", "en", "--test", "t", "--out", "out"),
+        *("--output-alpha", 1.5, "--attention-alpha", 1.5, "--", *tiny.split()),
+        *("--max-update", 120, "--disable-validation"),
+    ]
+    done = run_sh(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
+    last = done.stdout.splitlines()[-1]
+    found = re.fullmatch(
+        r"translation: bleu=([\d.]+) chrf=([\d.]+) support=([\d.]+) lines=5 signature=(\S+)", last
+    )
+    assert found, last
+    answers = (tmp_path / "out/test/t/beam5/hypotheses").read_text(encoding="utf-8").splitlines()
+    references = [english for _, english in PAIRS[:5]]
+    bleu = sacrebleu.corpus_bleu(answers, [references]).score
+    assert float(found.group(1)) == pytest.approx(bleu, abs=0.01)
+    assert bleu > 50  # it has seen these sentences
+    assert 1 <= float(found.group(3)) < 5
+    assert found.group(4).startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    result = json.loads((tmp_path / "out/test/t/beam5/result.json").read_text())
+    assert result["empty"] == 0 and result["gold_in_support"] > 0.9
+
+    # the schedule follows the length that was given behind --
+    trained = (tmp_path / "out" / "trained").read_text().split()
+    last_of = {flag: value for flag, value in zip(trained, trained[1:]) if flag[:2] == "--"}
+    assert last_of["--max-update"] == last_of["--total-num-update"] == "120"
+    assert last_of["--warmup-updates"] == "12"
+
+    other = run_sh(*command[:8], "--out", "out", "--output-alpha", 2, cwd=tmp_path)
+    assert other.returncode != 0
+    assert "holds a run with output-alpha=1.5, now output-alpha is 2" in other.stdout
+
+
+GIVEN = ("--data", "d", "--src", "de", "--tgt", "en", "--test", "t", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (GIVEN[2:], "--data is missing"),
+        (GIVEN[:-1], "--out needs a value"),
+        ((*GIVEN, "--max-tokens", "5"), "unknown option --max-tokens"),
+        ((*GIVEN, "--tgt", "de"), "--src and --tgt are both de"),
+        ((*GIVEN, "--recipe", "rnn"), "--recipe rnn: no such recipe, there are: lstm.args"),
+        ((*GIVEN, "--beam", "many"), "--beam must be a whole number, got many"),
+        ((*GIVEN, "--", "--max-update", "x"), "--max-update must be a whole number, got x"),
+        (GIVEN, "d: no such folder"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_arguments(arguments, message, tmp_path):
+    done = run_sh(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stdout.splitlines()[-1]
+
+
+def test_help_names_every_option():
+    text = (FOLDER / "run.sh").read_text(encoding="utf-8")
+    options_read = set(re.findall(r"--[a-z-]+", text.split("while [")[1].split("name=${1#")[0]))
+    shown = run_sh("--help").stdout
+    for option in options_read - {"--help"}:
+        assert option in shown
+
+
+# ---- recipes
+
+
+def recipe_flags(name):
+    lines = (FOLDER / "recipes" / f"{name}.args").read_text(encoding="utf-8").splitlines()
+    return [word for line in lines if not line.startswith("#") for word in shlex.split(line)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_the_same_in_yaml(name):
+    parser = options.get_training_parser("translation")
+    common = "--criterion entmax_loss --optimizer adam --adam-betas (0.9,0.98)".split()
+    schedule = ["--lr-scheduler", "polynomial_decay"]
+    flags = recipe_flags(name)
+    args = vars(options.parse_args_and_arch(parser, ["data", *common, *schedule, *flags]))
+    groups = OmegaConf.to_container(OmegaConf.load(str(FOLDER / "hydra" / f"{name}.yaml")))
+    assert groups["model"].pop("_name") == args["arch"]
+    named = {flag[2:].replace("-", "_") for flag in flags if flag[:2] == "--"} - {"arch"}
+    written = {key: value for group in groups.values() for key, value in group.items()}
+    assert named <= set(written)
+    assert set(groups["model"]) <= named | {"output_alpha", "attention_alpha"}
+    for key in named | {"adam_betas", "output_alpha", "attention_alpha", "label_smoothing"}:
+        assert written[key] == args[key], key
+    assert groups["lr_scheduler"]["total_num_update"] == groups["optimization"]["max_update"]
+
+
+# ---- averaging
+
+
+def save(path, weight, count=1):
+    model = {"w": torch.tensor(weight), "n": torch.tensor(count)}
+    torch.save({"model": model, "cfg": None, "last_optimizer_state": {"big": 1}}, str(path))
+
+
+def test_average_of_the_last(tmp_path):
+    for updates, weight in ((9, [9.0, 9.0]), (100, [1.0, 3.0]), (110, [2.0, 5.0])):
+        save(tmp_path / f"checkpoint_1_{updates}.pt", weight, updates)
+    save(tmp_path / "checkpoint_last.pt", [50.0, 50.0])
+    save(tmp_path / "checkpoint_best.pt", [50.0, 50.0])
+    paths = average.last_checkpoints(tmp_path, 2)
+    assert [path.name for path in paths] == ["checkpoint_1_100.pt", "checkpoint_1_110.pt"]
+    mean = average.average(paths)
+    assert mean["model"]["w"].tolist() == [1.5, 4.0]
+    assert mean["model"]["w"].dtype == torch.float32
+    assert mean["model"]["n"] == 110
+    assert "last_optimizer_state" not in mean
+
+
+def test_average_without_numbered_checkpoints(tmp_path):
+    with pytest.raises(SystemExit, match="no checkpoint to average"):
+        average.last_checkpoints(tmp_path, 5)
+    save(tmp_path / "checkpoint_last.pt", [1.0])
+    assert average.last_checkpoints(tmp_path, 5) == [tmp_path / "checkpoint_last.pt"]
+
+
+def test_average_of_different_models(tmp_path):
+    save(tmp_path / "checkpoint_1_1.pt", [1.0])
+    torch.save({"model": {"v": torch.ones(1)}}, str(tmp_path / "checkpoint_1_2.pt"))
+    with pytest.raises(SystemExit, match="another model"):
+        average.average(average.last_checkpoints(tmp_path, 2))
+
+
+# ---- scores
+
+
+def test_scores_count_empty_answers():
+    references = ["a b c d e", "f g h i j", "k"]
+    found = score.scores(["a b c d e", "", "k"], references, "13a")
+    assert found["empty"] == 1 and found["lines"] == 3
+    assert found["bleu"] == sacrebleu.corpus_bleu(["a b c d e", "", "k"], [references]).score
+    with pytest.raises(SystemExit, match="2 answers to 3 lines"):
+        score.scores(["a", "b"], references, "13a")
+
+
+# ---- the sweep
+
+
+@pytest.fixture
+def fake_runs(monkeypatch):
+    """Stands for run.sh: BLEU is 10 x output alpha + seed."""
+    calls = []
+
+    def run(command):
+        given = dict(zip(command[2::2], command[3::2]))
+        calls.append(given)
+        if given["--output-alpha"] == "3":
+            return SimpleNamespace(returncode=1)
+        bleu = 10 * float(given["--output-alpha"]) + int(given["--seed"])
+        found = {"bleu": bleu, "chrf": 1, "support": 2, "gold_in_support": 1, "empty": 0}
+        out = sweep.Path(given["--out"])
+        (out / "test/t/beam5").mkdir(parents=True)
+        (out / "test/t/beam5/result.json").write_text(json.dumps(found))
+        lines = [f"| INFO | train_inner | 1 loss=2, wps={wps}, ups=3" for wps in (0, 5, 900, 7)]
+        (out / "train.log").write_text("\n".join(lines))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    return calls
+
+
+def run_sweep(monkeypatch, tmp_path, *more):
+    given = ["--data", tmp_path, "--src", "de", "--tgt", "en", "--test", "x/t"]
+    arguments = ["sweep", *given, "--out", tmp_path / "out", *more]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    sweep.main()
+
+
+def test_sweep_makes_one_table_and_goes_on(monkeypatch, tmp_path, fake_runs):
+    grid = ("--output-alphas", 1, 1.5, "--attention-alphas", 2, "--seeds", 1)
+    run_sweep(monkeypatch, tmp_path, *grid, "--", "--vocab", "9", "--", "--dropout", "0")
+    assert [call["--output-alpha"] for call in fake_runs] == ["1", "1.5"]
+    assert fake_runs[0]["--attention-alpha"] == "2" and fake_runs[0]["--vocab"] == "9"
+    assert fake_runs[0]["--"] == "--dropout"
+    options = ("--", "--vocab", "9", "--", "--dropout", "0")
+    run_sweep(monkeypatch, tmp_path, *grid, 3, *options)
+    assert len(fake_runs) == 4  # the second seed only
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [(row["output_alpha"], row["seed"], row["bleu"]) for row in rows] == [
+        *((1, 1, 11), (1.5, 1, 16), (1, 3, 13), (1.5, 3, 18)),
+    ]
+    assert all(row["words_per_second"] == 7 for row in rows)
+    table = (tmp_path / "out" / "sweep.md").read_text().splitlines()
+    assert table[2].startswith(f"| 1 | 2 | 2 | 12.00 +- {math.sqrt(2):.2f} | 1.00 +- 0.00 |")
+    with pytest.raises(SystemExit, match="holds a sweep with the options"):
+        run_sweep(monkeypatch, tmp_path, *grid, "--", "--vocab", "10")
+
+
+def test_sweep_stops_at_a_failure_and_keeps_the_rest(monkeypatch, tmp_path, fake_runs):
+    grid = ("--output-alphas", 1, 3, 2, "--attention-alphas", 1)
+    with pytest.raises(SystemExit, match="output3-attention1-seed1 failed"):
+        run_sweep(monkeypatch, tmp_path, *grid)
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [row["output_alpha"] for row in rows] == [1]
