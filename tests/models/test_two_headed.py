@@ -295,7 +295,14 @@ def test_the_beams_alignment_is_the_attention():
         alone, _ = inputs([name])
         alone["prev_output_tokens"] = torch.cat([best["tokens"][-1:], best["tokens"][:-1]])[None]
         expected = two_headed(**alone)[1]["attn"][0][0]  # tgt_len x src_len
-        assert_close(best["attention"].t().double(), expected, atol=1e-5, rtol=0)
+        padding, attention = (
+            best["attention"]
+            .t()
+            .double()
+            .split([batch["src_tokens"].size(1) - expected.size(1), expected.size(1)], dim=1)
+        )
+        assert not padding.any()
+        assert_close(attention, expected, atol=1e-5, rtol=0)
         assert_close(expected.sum(dim=1), torch.ones(len(expected)).double())
 
 
