@@ -192,7 +192,7 @@ def restore(args: argparse.Namespace) -> None:
 
     with open(args.tsv, encoding="utf-8", newline="\n") as file:
         entries = [Entry(*line.rstrip("\n").split("\t")) for line in file]
-    sentences = read_generation(args.generated)
+    sentences = read_generation(args.generated, len_penalty=0)
     if [sentence.id for sentence in sentences] != list(range(len(entries))):
         raise SystemExit(
             f"{args.generated} answers {len(sentences)} words, {args.tsv} has {len(entries)}: "

@@ -111,8 +111,6 @@ if [ -n "$quick" ]; then
 fi
 updates=${max_update:-$updates}
 interval=$((updates < 2500 ? 250 : updates / 10))
-single=()
-[ "${arch#two_headed}" != "$arch" ] || single=(--encoder-bidirectional --share-all-embeddings)
 
 checkpoints=""
 for ((i = 0; i < ensemble; i++)); do
@@ -123,7 +121,8 @@ for ((i = 0; i < ensemble; i++)); do
     SECONDS=0
     logged "$folder/train.log" "$python" -m fairseq_cli.train "$out/bin" "${plugin[@]}" \
       --task inflection --eval-inflection --arch "$arch" --criterion entmax_loss \
-      --output-alpha "$output_alpha" --attention-alpha "$attention_alpha" "${single[@]}" \
+      --output-alpha "$output_alpha" --attention-alpha "$attention_alpha" \
+      --encoder-bidirectional --share-all-embeddings \
       --encoder-embed-dim $embedding --decoder-embed-dim $embedding \
       --decoder-out-embed-dim $embedding \
       --encoder-hidden-size $encoder --decoder-hidden-size $decoder --dropout 0.3 \
@@ -147,7 +146,7 @@ if [ ! -f "$answers.txt" ]; then
   echo "decoding $eval_split ..."
   "$python" -m fairseq_cli.generate "$out/bin" "${plugin[@]}" --task translation \
     --path "$checkpoints" --gen-subset $subset --beam "$beam" --nbest "$beam" --batch-size 256 \
-    --max-len-a 2 --max-len-b 20 --scoring inflection > "$answers.part" 2> "$answers.log" ||
+    --max-len-a 2 --max-len-b 20 --unnormalized --scoring inflection > "$answers.part" 2> "$answers.log" ||
     { tail -n 15 "$answers.log" >&2 && die "failed; everything it said is in $answers.log"; }
   mv "$answers.part" "$answers.txt"
 fi
