@@ -66,11 +66,9 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # A folder holds one experiment.
-experiment="languages: $languages
-setting: $setting
-alphas: $output_alpha $attention_alpha
-model: $arch ${quick:+quick }updates ${max_update:-default} seed $seed
-flags: $*"
+experiment="run.sh --languages '$languages' --setting $setting --output-alpha $output_alpha \
+--attention-alpha $attention_alpha --arch $arch --seed $seed${quick:+ --quick}\
+${max_update:+ --max-update $max_update}${*:+ -- $*}"
 if [ -f "$out/experiment.txt" ] && [ "$(cat "$out/experiment.txt")" != "$experiment" ]; then
   die "$out holds another experiment (see its experiment.txt): choose another --out"
 fi
