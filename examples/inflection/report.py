@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Dict, Iterable, List
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     args = parser.parse_args()
 
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
     sentences = read_generation(args.generated, len_penalty=0)
     names = args.languages.read_text(encoding="utf-8").split()
     languages = {name: scores(group) for name, group in by_language(sentences, names).items()}
