@@ -54,7 +54,8 @@ done
 for number in "$ensemble" "$seed" "$beam" "${max_update:-1}"; do
   [[ $number =~ ^[0-9]+$ ]] || die "--ensemble, --seed, --beam and --max-update are whole numbers, got $number"
 done
-[ "$ensemble" -gt 0 ] && [ "$beam" -gt 0 ] || die "--ensemble and --beam are at least 1"
+[ "$ensemble" -gt 0 ] && [ "$beam" -gt 0 ] && [ "${max_update:-1}" -gt 0 ] ||
+  die "--ensemble, --beam and --max-update are at least 1"
 python=${PYTHON:-$(command -v python || command -v python3)} || die "no python on the PATH"
 
 data=$(cd "$data" && pwd)
@@ -99,7 +100,7 @@ fi
 
 cpu=()
 [ "$("$python" -c 'import torch; print(torch.cuda.is_available())')" = True ] || cpu=(--cpu)
-plugin=(--user-dir "$PWD/fairseq_entmax" "${cpu[@]}")
+plugin=(--user-dir "$PWD/fairseq_entmax" ${cpu[@]+"${cpu[@]}"})
 pairs=$(wc -l < "$out/text/train.form")
 updates=$((1500 + pairs / 5))
 embedding=128 encoder=200 decoder=400
@@ -131,7 +132,7 @@ for ((i = 0; i < ensemble; i++)); do
       --validate-interval 1000000 --validate-interval-updates "$interval" \
       --save-interval 1000000 --save-interval-updates "$interval" --keep-interval-updates 1 \
       --no-epoch-checkpoints --save-dir "$folder" \
-      --log-format simple --log-interval 100 "$@"
+      --distributed-world-size 1 --log-format simple --log-interval 100 "$@"
     echo "$SECONDS" > "$folder/.done"
   fi
   checkpoints+=${checkpoints:+:}$folder/checkpoint_best.pt
@@ -151,4 +152,4 @@ fi
 "$python" scripts/prepare_inflection.py restore "$out/text/$eval_split.tsv" "$answers.txt" \
   "$out/predictions-$eval_split"
 "$python" examples/inflection/report.py "$answers.txt" "$out/bin" --checkpoints "$checkpoints" \
-  --languages "$out/text/languages.txt" --report "$answers-report" "${cpu[@]}"
+  --languages "$out/text/languages.txt" --report "$answers-report" ${cpu[@]+"${cpu[@]}"}

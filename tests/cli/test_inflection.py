@@ -134,7 +134,7 @@ def test_lines_of_every_kind_interactively(finished, folder):
         (["--data", "nothing", "--out", "o"], "run.sh: --data nothing: no such folder"),
         (["--colour", "red"], "run.sh: unknown option: --colour"),
         (["--data", "data", "--out", "o", "--seed", "x"], "are whole numbers, got x"),
-        (["--data", "data", "--out", "o", "--ensemble", "0"], "are at least 1"),
+        (["--data", "data", "--out", "o", "--ensemble", "0"], "and --max-update are at least 1"),
         (["--data", "data", "--out", "o", "--languages", "cish"], "no pairs in cish-train-medium"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else "",
