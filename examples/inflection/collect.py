@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import torch
-from fairseq import checkpoint_utils
 
 import fairseq_entmax
 
@@ -49,7 +48,7 @@ def rows(out: Path, hardware: str) -> Iterator[Dict[str, Any]]:
 def training_seconds(folder: Path) -> float:
     """All parts of a training that was stopped and resumed."""
     paths = (folder / "checkpoint_last.pt", folder / "checkpoint_best.pt")
-    checkpoint = checkpoint_utils.load_checkpoint_to_cpu(str(next(filter(Path.is_file, paths))))
+    checkpoint = torch.load(str(next(filter(Path.is_file, paths))), map_location="cpu")
     return checkpoint["extra_state"]["previous_training_time"]
 
 

@@ -1,11 +1,13 @@
 """The inflection example: data in, predictions out, and its report."""
 
 import importlib.util
+import json
 import random
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq.data import Dictionary
 
 from fairseq_entmax.analysis import read_generation
@@ -26,6 +28,7 @@ def load(path):
 
 preparation = load(REPO / "scripts" / "prepare_inflection.py")
 report = load(REPO / "examples" / "inflection" / "report.py")
+collect = load(REPO / "examples" / "inflection" / "collect.py")
 
 
 def write(folder, name, lines):
@@ -197,3 +200,57 @@ def test_source_lines_of_random_words_keep_their_parts():
         symbols = Dictionary().encode_line(entry.source, add_if_not_exist=False)
         assert len(symbols) == len(word) + 3 + 1  # language, N, PL; the end of the line
         assert entry.source.endswith(" <lang:x-y> <N> <PL>")
+
+
+# ---- the page of results
+
+
+def finished_run(folder, command, accuracy, seconds):
+    """What run.sh leaves behind."""
+    (folder / "model-1").mkdir(parents=True)
+    (folder / "experiment.txt").write_text(command + "\n")
+    mean = {"accuracy": accuracy, "levenshtein": 0.5, "support": 1.25, "attended": 2, "exact": 0.9}
+    languages = {name: {"accuracy": accuracy} for name in ("german", "turkish")}
+    text = json.dumps({"mean": mean, "languages": languages})
+    (folder / "dev-beam5-models1-report.json").write_text(text)
+    state = {"args": None, "cfg": None, "model": {}}
+    torch.save(
+        {**state, "extra_state": {"previous_training_time": seconds}},
+        str(folder / "model-1" / "checkpoint_last.pt"),
+    )
+    return folder
+
+
+def collected(monkeypatch, into, *outs):
+    arguments = ["collect.py", "--hardware", "a core", "--into", into, *outs]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    collect.main()
+    return json.loads((into / "results.json").read_text()), (into / "RESULTS.md").read_text()
+
+
+def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
+    command = "run.sh --output-alpha {0} --attention-alpha {0} --arch {1} --seed 1{2}"
+    single = command.format(1.5, "lstm_entmax", "")
+    two = command.format(2, "two_headed_lstm_entmax", " -- --gate none")
+    first = finished_run(tmp_path / "single", single, 0.8125, 1800)
+    second = finished_run(tmp_path / "two", two, 0.75, 5400)
+    (tmp_path / "RESULTS.md").write_text(
+        "above\n<!-- tables -->\nold\n<!-- end of tables -->\nbelow\n"
+    )
+    collected(monkeypatch, tmp_path, first)
+    results, page = collected(monkeypatch, tmp_path, second, first)  # each once
+    assert [row["command"] for row in results] == [single, two]
+    assert {row["hardware"] for row in results} == {"a core"}
+    assert page.startswith("above\n") and page.endswith("\nbelow\n") and "old" not in page
+    assert "## 2 languages, dev set, beam 5" in page
+    assert "| LSTM | 1.5 | 1.5 | 81.25% | 0.500 | 1.25 | 2.00 | 90.0% | 0.50 | 1 |" in page
+    assert "| two headed LSTM, ungated | 2 | 2 | 75.00% |" in page
+    assert "| german | 81.2% | 75.0% |" in page
+
+
+@pytest.mark.parametrize(("left", "message"), [("experiment.txt", "no report yet"), ("", "no exp")])
+def test_unfinished_runs_are_not_added(tmp_path, monkeypatch, left, message):
+    if left:
+        (tmp_path / left).touch()
+    with pytest.raises(SystemExit, match=message):
+        collected(monkeypatch, tmp_path, tmp_path)
