@@ -10,8 +10,8 @@ if find_spec("fairseq") is not None:
 
     compat.apply()
 
-    # fairseq finds models/ and tasks/ of a user-dir by itself, but never criterions/, and nothing
+    # fairseq finds models/ and tasks/ of a user-dir by itself, but nothing else, and nothing
     # at all if this package was imported before
-    from fairseq_entmax import criterions, models
+    from fairseq_entmax import criterions, models, scoring, tasks
 
-    __all__ = ["compat", "criterions", "models"]
+    __all__ = ["compat", "criterions", "models", "scoring", "tasks"]

@@ -21,7 +21,8 @@ BELOW = {
     "criterions": {"functional", "modules"},
     "decoding": {"functional", "modules"},
     "analysis": {"functional", "modules"},
-    "tasks": {"functional", "modules", "decoding"},
+    "scoring": {"functional", "modules"},
+    "tasks": {"functional", "modules", "decoding", "scoring"},
     "compat": {"functional", "modules", "decoding"},
 }
 EVERYTHING = set(BELOW)

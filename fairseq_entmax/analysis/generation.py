@@ -38,6 +38,15 @@ class Sentence(NamedTuple):
         """No string outside the list has p > 0 (up to rounding)."""
         return self.mass > 1 - _ROUNDING * len(self.candidates)
 
+    @property
+    def certified(self) -> bool:
+        """The best hypothesis is the most probable of all strings: each outside the list has at
+        most the probability that the list leaves.
+        """
+        best = self.candidates[0].log_prob
+        left = 1 - self.mass + _ROUNDING * len(self.candidates)
+        return best == max(c.log_prob for c in self.candidates) and math.exp(best) > left
+
 
 def read_generation(path: Union[str, Path], len_penalty: float = 1.0) -> List[Sentence]:
     """Sentences of a fairseq-generate output, in the order of the data set.

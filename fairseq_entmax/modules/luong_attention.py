@@ -84,6 +84,16 @@ class EntmaxLuongAttention(nn.Module):
         """query (bsz, query_dim), source (src_len, bsz, source_dim), mask (src_len, bsz), True at
         padding -> output (bsz, output_dim) and p (src_len, bsz).
         """
+        context, probs = self.attend(query, source, padding_mask)
+        output = torch.tanh(self.output_proj(torch.cat([context, query], dim=1)))
+        return output, probs.t()
+
+    def attend(
+        self, query: Tensor, source: Tensor, padding_mask: Optional[Tensor]
+    ) -> Tuple[Tensor, Tensor]:
+        """The context sum_j p_j h_j (bsz, source_dim), without ``output_proj``, and p (bsz,
+        src_len); both are 0 where all of a source is padding.
+        """
         scores = self.scores(query, source)  # bsz x src_len
         if padding_mask is not None:
             scores = scores.masked_fill(padding_mask.t(), float("-inf"))
@@ -95,9 +105,7 @@ class EntmaxLuongAttention(nn.Module):
                 probs = entmax_dense(scores, self.alpha)
         else:
             probs = self.normalize(scores)
-        context = torch.einsum("bs,sbd->bd", probs, source)
-        output = torch.tanh(self.output_proj(torch.cat([context, query], dim=1)))
-        return output, probs.t()
+        return torch.einsum("bs,sbd->bd", probs, source), probs
 
     def scores(self, query: Tensor, source: Tensor) -> Tensor:
         """Unnormalised attention, (bsz, src_len)."""

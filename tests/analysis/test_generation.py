@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fairseq_entmax.analysis import read_generation
+from fairseq_entmax.analysis import Candidate, Sentence, read_generation
 
 OUTPUT = """\
 2026-01-01 | INFO | fairseq | a log line
@@ -50,6 +50,21 @@ def test_unnormalised_scores(generated):
     text = OUTPUT.format(one=0.0, half=math.log2(0.5), quarter=math.log2(0.5))
     first, _ = read_generation(generated(text), len_penalty=0)
     assert first.exhausted
+
+
+@pytest.mark.parametrize(
+    ("probs", "certified"),
+    [
+        ([0.5, 0.25], True),  # nothing else has more than 0.25
+        ([1.0], True),
+        ([0.4, 0.2], False),  # something else may have just as much: 0.4
+        ([0.3, 0.2], False),
+        ([0.2, 0.7], False),  # best by its length, but not the most probable
+    ],
+)
+def test_certificate_of_the_best(probs, certified):
+    candidates = [Candidate([str(i)], math.log(p)) for i, p in enumerate(probs)]
+    assert Sentence(0, ["a"], ["0"], candidates).certified == certified
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY
 assert "entmax_loss" in CRITERION_REGISTRY
 assert {{"transformer_entmax_tiny", "lstm_entmax"}} <= ARCH_MODEL_REGISTRY.keys()
+assert "two_headed_lstm_entmax" in ARCH_MODEL_REGISTRY
+from fairseq.scoring import SCORER_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+assert "inflection" in TASK_REGISTRY and "inflection" in SCORER_REGISTRY
 import fairseq_entmax
 print(fairseq_entmax.__file__)
 """

@@ -1,0 +1,51 @@
+"""Exact match and Levenshtein distance, the metrics of the SIGMORPHON shared tasks."""
+
+from typing import Sequence
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.scoring import BaseScorer, register_scorer
+
+
+def levenshtein(one: Sequence[object], other: Sequence[object]) -> int:
+    """The least number of insertions, deletions and substitutions that turn one into the other.
+
+    d(i, j) = min(d(i-1, j) + 1, d(i, j-1) + 1, d(i-1, j-1) + [one_i != other_j])
+
+    Source:
+        Wagner and Fischer (1974).
+    """
+    row = list(range(len(other) + 1))
+    for i, x in enumerate(one, 1):
+        above_left, row[0] = row[0], i
+        for j, y in enumerate(other, 1):
+            above_left, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above_left + (x != y))
+    return row[-1]
+
+
+@register_scorer("inflection", dataclass=FairseqDataclass)
+class InflectionScorer(BaseScorer):
+    """``fairseq-generate --scoring inflection``: over all words, characters apart.
+
+    The generator shows a scorer no sources: for the mean over languages, and each language, train
+    with ``--task inflection --eval-inflection``, or see examples/inflection.
+    """
+
+    def __init__(self, cfg=None):
+        super().__init__(cfg)
+        self.correct = 0
+        self.distance = 0
+        self.words = 0
+
+    def add_string(self, ref, pred):
+        reference, prediction = ref.split(), pred.split()
+        self.correct += reference == prediction
+        self.distance += levenshtein(reference, prediction)
+        self.words += 1
+
+    def score(self) -> float:
+        """Exact match in percent, 0 without words."""
+        return 100.0 * self.correct / max(self.words, 1)
+
+    def result_string(self) -> str:
+        distance = self.distance / max(self.words, 1)
+        return f"accuracy: {self.score():.2f}, levenshtein: {distance:.4f}, words: {self.words}"
