@@ -19,6 +19,7 @@ from typing import Dict, Iterable, List, NamedTuple, Sequence
 import sentencepiece
 
 VALID_NAMES = ("valid", "val", "dev")
+LONGEST_TEST = 1000  # pieces; fairseq's models have 1024 positions and skip what is longer
 SYMBOLS = ("<s>", "</s>", "<pad>")  # of fairseq; in a text they are words like others
 LARGE_ALPHABET = 1000  # above it (Chinese, Japanese) the rarest characters become <unk>
 SAMPLED_LINES = 2_000_000  # enough to learn pieces from
@@ -125,7 +126,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_pieces(pairs: Pairs, args: argparse.Namespace, name: str) -> None:
-    """Both sides in pieces; training pairs that are too long are left out, and counted."""
+    """Both sides in pieces. Long pairs are left out of training and cut in a test, and said."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(args.model))
     sides = [
         [["<unk>" if piece in SYMBOLS else piece for piece in line] for line in encoded]
@@ -139,6 +140,11 @@ def write_pieces(pairs: Pairs, args: argparse.Namespace, name: str) -> None:
         kept = [pair for pair in kept if max(map(len, pair)) <= args.max_length]
         if not kept:
             raise SystemExit(f"{name}: every pair has more than {args.max_length} pieces")
+    else:
+        for number, pair in enumerate(kept, 1):
+            if max(map(len, pair)) > LONGEST_TEST:
+                print(f"{name}, line {number}: cut after {LONGEST_TEST} pieces")
+        kept = [tuple(side[:LONGEST_TEST] for side in pair) for pair in kept]
     if len(kept) < len(pairs.source):
         left_out = len(pairs.source) - len(kept)
         print(f"{name}: {left_out} pairs of more than {args.max_length} pieces left out")

@@ -66,15 +66,18 @@ prefix=$data/$test
 [ -e "$prefix.$src" ] || [ -e "$prefix.$tgt" ] || prefix=$test
 test_out=$out/test/$(basename "$test")
 
-python=${PYTHON:-python}
-command -v "$python" > /dev/null || python=$root/.venv/bin/python
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-found=$("$python" -c '
+candidates=(python "$root/.venv/bin/python")
+[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+for python in "${candidates[@]}"; do
+  found=$("$python" -c '
 import importlib.util, sysconfig, torch
 for name in ("fairseq", "sacrebleu", "sentencepiece"):
-    assert importlib.util.find_spec(name), name + " is not installed"
-print(sysconfig.get_path("scripts"), "" if torch.cuda.is_available() else "--cpu")') ||
-  fail "$python cannot import fairseq: activate the environment of 'make install' or set PYTHON"
+    assert importlib.util.find_spec(name)
+print(sysconfig.get_path("scripts"), "" if torch.cuda.is_available() else "--cpu")' 2> /dev/null) && break
+done
+[ -n "$found" ] || fail "no torch, fairseq, sacrebleu and sentencepiece in ${candidates[*]}: install" \
+  "this package (pip install .), activate its environment, or set PYTHON"
 read -r scripts cpu <<< "$found"
 plugin=(--user-dir "$root/fairseq_entmax" --task translation ${cpu:+"$cpu"})
 
@@ -89,7 +92,6 @@ logged() {
 }
 
 mkdir -p "$out"
-if [ ! -f "$out/bin/.done" ]; then rm -rf "$out/text" "$out/bin"; fi
 "$python" "$here/prepare.py" train --data "$data" --src "$src" --tgt "$tgt" --vocab "$vocab" \
   --out "$out/text" --setting src="$src" tgt="$tgt" recipe="$recipe" seed="$seed" \
   output-alpha="$output_alpha" attention-alpha="$attention_alpha" \
@@ -97,12 +99,12 @@ if [ ! -f "$out/bin/.done" ]; then rm -rf "$out/text" "$out/bin"; fi
 "$python" "$here/prepare.py" test --prefix "$prefix" --src "$src" --tgt "$tgt" \
   --model "$out/text/spm.model" --out "$test_out"
 if [ ! -f "$out/bin/.done" ]; then
+  rm -f "$out/bin/dict.$src.txt" "$out/bin/dict.$tgt.txt" # fairseq overwrites all but these
   logged "$out/preprocess.log" "$scripts/fairseq-preprocess" -s "$src" -t "$tgt" \
     --joined-dictionary --trainpref "$out/text/train" --validpref "$out/text/valid" \
     --destdir "$out/bin"
   touch "$out/bin/.done"
 fi
-rm -rf "$test_out/bin"
 logged "$test_out/preprocess.log" "$scripts/fairseq-preprocess" -s "$src" -t "$tgt" \
   --srcdict "$out/bin/dict.$src.txt" --tgtdict "$out/bin/dict.$tgt.txt" \
   --testpref "$test_out/test" --destdir "$test_out/bin"
@@ -124,9 +126,14 @@ train=("$scripts/fairseq-train" "$out/bin" "${plugin[@]}"
   --log-format simple --log-interval $((interval < 100 ? interval : 100)) "${flags[@]}")
 if [ "$(cat "$out/trained" 2> /dev/null)" != "${train[*]}" ]; then
   echo "training, the log is $out/train.log ..."
-  "${train[@]}" 2>&1 | tee -a "$out/train.log" | grep -E --line-buffered 'train_inner|valid on' ||
-    true
-  [ "${PIPESTATUS[0]}" = 0 ] || fail "fairseq-train failed, the log is $out/train.log"
+  set +e
+  "${train[@]}" 2>&1 | tee -a "$out/train.log" | grep -E --line-buffered 'train_inner|valid on'
+  status=${PIPESTATUS[0]}
+  set -e
+  if [ "$status" != 0 ]; then
+    tail -n 20 "$out/train.log" >&2
+    fail "fairseq-train failed, the whole log is $out/train.log"
+  fi
   "$python" "$here/average.py" "$out/checkpoints" --last "$average" --out "$out/averaged.pt"
   echo "${train[*]}" > "$out/trained"
 fi

@@ -86,6 +86,11 @@ def test_from_raw_text_to_bleu(tmp_path):
     assert last_of["--max-update"] == last_of["--total-num-update"] == "120"
     assert last_of["--warmup-updates"] == "12"
 
+    failed = run_sh(*command, "--no-such-flag", cwd=tmp_path)
+    assert failed.returncode != 0
+    assert "unrecognized arguments: --no-such-flag" in failed.stdout
+    assert "fairseq-train failed, the whole log is out/train.log" in failed.stdout.splitlines()[-1]
+
     other = run_sh(*command[:8], "--out", "out", "--output-alpha", 2, cwd=tmp_path)
     assert other.returncode != 0
     assert "holds a run with output-alpha=1.5, now output-alpha is 2" in other.stdout
@@ -112,6 +117,15 @@ def test_wrong_arguments(arguments, message, tmp_path):
     done = run_sh(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stdout.splitlines()[-1]
+
+
+def test_a_python_without_fairseq():
+    folder = str(FOLDER / "run.sh")
+    environment = {**os.environ, "PYTHON": "/bin/false"}
+    done = subprocess.run(["bash", folder, *GIVEN], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith("run.sh: no torch, fairseq, sacrebleu and sentencepiece in /bin/")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_names_every_option():

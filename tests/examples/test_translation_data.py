@@ -123,6 +123,19 @@ def test_a_test_set_keeps_every_line(data, tmp_path, monkeypatch):
     assert decoded(model, tmp_path / "t" / "test.de") == [x for x, _ in PAIRS[:3]]
 
 
+def test_a_long_test_line_is_cut_and_said(data, tmp_path, monkeypatch, capsys):
+    prepare_training(monkeypatch, data, tmp_path / "out")
+    long = "Der Hund schläft. " * 400
+    write_corpus(data, "t", (["Der Hund", long], ["The dog", "The dog"]))
+    run(
+        *(monkeypatch, prepare, "test", "--prefix", data / "t", "--src", "de", "--tgt", "en"),
+        *("--model", tmp_path / "out" / "spm.model", "--out", tmp_path / "t"),
+    )
+    lengths = [len(line.split()) for line in read(tmp_path / "t" / "test.de")]
+    assert len(lengths) == 2 and lengths[0] < 20 and lengths[1] == 1000
+    assert "test, line 2: cut after 1000 pieces" in capsys.readouterr().out
+
+
 # ---- bad input
 
 
