@@ -2,10 +2,12 @@
 
     prepare_inflection.py prepare DIR OUT --languages "german turkish" --setting medium
     prepare_inflection.py restore OUT/dev.tsv generated.txt PREDICTIONS
+    prepare_inflection.py split UNIMORPH_FILE DIR --language german
 
 DIR is a clone of sigmorphon/conll2018, or any folder with files LANGUAGE-train-SETTING,
 LANGUAGE-dev and LANGUAGE-test, tab-separated as in UniMorph. ``prepare`` writes
 {train,valid,dev,test}.{lemma,form} and {dev,test}.tsv, which ``restore`` joins with the answers.
+``split`` makes such files of one that is not split, as in the repositories of UniMorph.
 """
 
 import argparse
@@ -207,6 +209,26 @@ def restore(args: argparse.Namespace) -> None:
         write(args.out / f"{language}.tsv", lines)
 
 
+def split(args: argparse.Namespace) -> None:
+    """Train, dev and test files with no lemma in two of them."""
+    entries = read(args.file, args.language)
+    rng = random.Random(args.seed)
+    lemmas = sorted({entry.lemma for entry in entries})
+    rng.shuffle(lemmas)
+    sizes = {f"train-{args.setting}": args.train, "dev": args.dev, "test": args.test}
+    args.out.mkdir(parents=True, exist_ok=True)
+    begin = 0
+    for part, size in sizes.items():
+        end = begin + round(size * len(lemmas) / sum(sizes.values()))
+        own = set(lemmas[begin:end])
+        pairs = [entry for entry in entries if entry.lemma in own]
+        chosen = rng.sample(pairs, min(size, len(pairs)))
+        name = f"{args.language}-{part}"
+        write(args.out / name, ("\t".join(entry[1:]) for entry in chosen))
+        print(f"{name}: {len(chosen)} pairs of {len({e.lemma for e in chosen})} lemmas")
+        begin = end
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -224,6 +246,15 @@ def main() -> None:
     two.add_argument("generated", type=Path, help="output of fairseq-generate")
     two.add_argument("out", type=Path, help="folder to write LANGUAGE.tsv into")
     two.set_defaults(run=restore)
+    three = commands.add_parser("split", help="one file into train, dev and test")
+    three.add_argument("file", type=Path, help="tab-separated: lemma, form, features")
+    three.add_argument("out", type=Path, help="folder to write LANGUAGE-train-SETTING, ... into")
+    three.add_argument("--language", required=True, help="name of the language")
+    three.add_argument("--setting", default="medium", help="name of the setting")
+    for part in ("train", "dev", "test"):
+        three.add_argument(f"--{part}", type=int, default=1000, help="pairs (default: 1000)")
+    three.add_argument("--seed", type=int, default=1)
+    three.set_defaults(run=split)
     args = parser.parse_args()
     args.run(args)
 

@@ -107,7 +107,7 @@ def tables(results: List[Dict[str, Any]]) -> str:
     for (n_languages, split, beam), group in sorted(groups.items()):
         lines += [f"## {n_languages} languages, {split} set, beam {beam}", "", *table(group), ""]
         lines += ["Commands (before them `--data` and `--out`), and accuracy by language:", "```"]
-        lines += [row["command"] for row in group] + ["```", *by_language(group), ""]
+        lines += [row["command"] for row in group] + ["```", "", *by_language(group), ""]
     return "\n".join(lines)
 
 

@@ -56,6 +56,10 @@ for number in "$ensemble" "$seed" "$beam" "${max_update:-1}"; do
 done
 [ "$ensemble" -gt 0 ] && [ "$beam" -gt 0 ] && [ "${max_update:-1}" -gt 0 ] ||
   die "--ensemble, --beam and --max-update are at least 1"
+for alpha in "$output_alpha" "$attention_alpha"; do
+  [[ $alpha =~ ^[1-9][0-9]*(\.[0-9]*)?$ ]] ||
+    die "--output-alpha and --attention-alpha are numbers >= 1 (1 is softmax), got $alpha"
+done
 python=${PYTHON:-$(command -v python || command -v python3)} || die "no python on the PATH"
 
 data=$(cd "$data" && pwd)
@@ -71,7 +75,9 @@ experiment="run.sh --languages '$languages' --setting $setting --output-alpha $o
 --attention-alpha $attention_alpha --arch $arch --seed $seed${quick:+ --quick}\
 ${max_update:+ --max-update $max_update}${*:+ -- $*}"
 if [ -f "$out/experiment.txt" ] && [ "$(cat "$out/experiment.txt")" != "$experiment" ]; then
-  die "$out holds another experiment (see its experiment.txt): choose another --out"
+  ! compgen -G "$out/model-*/checkpoint*" > /dev/null ||
+    die "$out holds another experiment (see its experiment.txt): choose another --out"
+  rm -rf "$out/text" "$out/bin" "$out"/model-* # of one that trained nothing
 fi
 echo "$experiment" > "$out/experiment.txt"
 

@@ -241,7 +241,7 @@ def two_headed_lstm_entmax(args):
 
 @register_model_architecture("two_headed_lstm_entmax", "two_headed_lstm_entmax_sigmorphon")
 def two_headed_lstm_entmax_sigmorphon(args):
-    """The sizes of the source."""
+    """The encoder and decoder sizes of deep-spin/SIGMORPHON2019."""
     sizes = {
         "encoder_embed_dim": 180,
         "language_embed_dim": 20,

@@ -48,7 +48,7 @@ class TwoHeadedAttention(nn.Module):
         ValueError: an alpha below 1, or shared output projections without a gate.
 
     Source:
-        Peters and Martins (SIGMORPHON 2019), sections 2.2 and 2.3.
+        Peters and Martins, "IT-IST at the SIGMORPHON 2019 Shared Task" (2019).
     """
 
     def __init__(

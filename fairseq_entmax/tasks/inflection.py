@@ -74,12 +74,11 @@ class InflectionTask(TranslationTask):
         targets = sample["target"]
         table = self.language_of_symbol.to(targets.device)
         languages = table[sample["net_input"]["src_tokens"]].amax(dim=1)
-        counts = targets.new_zeros(len(self.languages), 3)
+        counts = torch.zeros(len(self.languages), 3, dtype=torch.long)
         for language, target, answer in zip(languages.tolist(), targets, answers):
             distance = levenshtein(self.word(answer[0]["tokens"]), self.word(target, unknown=-1))
-            row = counts.new_tensor([1, int(distance == 0), distance])
-            counts[language] += row
-        return counts
+            counts[language] += torch.tensor([1, int(distance == 0), distance])
+        return counts.to(targets.device)
 
     def word(self, tokens: Tensor, unknown: Optional[int] = None) -> List[Optional[int]]:
         """The symbols; no answer equals an unknown one of a reference."""
@@ -97,7 +96,7 @@ class InflectionTask(TranslationTask):
         metrics.log_derived("accuracy", _accuracy)
         metrics.log_derived("levenshtein", _levenshtein)
         if self.cfg.eval_inflection_languages:
-            for i, language in enumerate(self.languages):
+            for i, language in enumerate(self.languages[1:], 1):
                 self._log_language(i, language)
 
     def _log_language(self, i: int, language: str) -> None:

@@ -135,6 +135,7 @@ def test_lines_of_every_kind_interactively(finished, folder):
         (["--colour", "red"], "run.sh: unknown option: --colour"),
         (["--data", "data", "--out", "o", "--seed", "x"], "are whole numbers, got x"),
         (["--data", "data", "--out", "o", "--ensemble", "0"], "and --max-update are at least 1"),
+        (["--data", "data", "--out", "o", "--output-alpha", "0.5"], "(1 is softmax), got 0.5"),
         (["--data", "data", "--out", "o", "--languages", "cish"], "no pairs in cish-train-medium"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else "",

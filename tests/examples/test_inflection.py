@@ -145,6 +145,26 @@ def test_validation_words_are_drawn_evenly():
     assert drawn == preparation.sample(entries, 90, seed=1)
 
 
+def test_a_file_is_split_by_lemma(tmp_path, monkeypatch, capsys):
+    lines = [f"lemma{i // 6}\tform{i}\tN;{i % 6}" for i in range(300)]  # 50 lemmas of 6 forms
+    write(tmp_path, "deu", lines)
+    sizes = ("--train", 60, "--dev", 20, "--test", 1000)
+    prepare(
+        monkeypatch, "split", tmp_path / "deu", tmp_path / "out", "--language", "german", *sizes
+    )
+    parts = [
+        lines_of(tmp_path / "out" / f"german-{part}") for part in ("train-medium", "dev", "test")
+    ]
+    assert [len(part) for part in parts] == [18, 6, 276]  # 3, 1 and 46 lemmas
+    lemmas = [{line.split("\t")[0] for line in part} for part in parts]
+    assert sum(map(len, lemmas)) == len(set.union(*lemmas)) == 50
+    assert set().union(*parts) == set(lines)
+    assert "german-test: 276 pairs of 46 lemmas" in capsys.readouterr().out
+    few = ("--train", 30, "--dev", 10, "--test", 10)
+    prepare(monkeypatch, "split", tmp_path / "deu", tmp_path / "few", "--language", "x", *few)
+    assert len(lines_of(tmp_path / "few" / "x-train-medium")) == 30
+
+
 GENERATED = """\
 S-0\td e ▁A0 d a <lang:turkish> <N>
 T-0\td e ▁ d a

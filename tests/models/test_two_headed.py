@@ -96,30 +96,24 @@ def attend_by_hand(head, state, states):
     return probs @ states, probs
 
 
-def combine_by_hand(attention, flags, state, contexts):
-    joint = torch.cat([*contexts, state])
-    gate_name = flags.get("gate", "entmax")
-    if gate_name == "none":
-        return torch.tanh(attention.output_proj.weight @ joint), None
-    return joint, entmax(
-        attention.gate.weight @ joint + attention.gate.bias, GATE_ALPHAS[gate_name]
-    )
-
-
 def step_by_hand(attention, flags, state, characters, tags):
     """h, the attention over characters and over tags, the gate."""
     contexts, probs = zip(
         *(attend_by_hand(head, state, s) for head, s in zip(attention.heads, (characters, tags)))
     )
-    output, gate = combine_by_hand(attention, flags, state, contexts)
-    if gate is None:
+    joint = torch.cat([*contexts, state])
+    gate_name = flags.get("gate", "entmax")
+    if gate_name == "none":
         gate = state.new_tensor([0.5, 0.5] if len(tags) else [1.0, 0.0])
-    else:
-        gate = gate if len(tags) else state.new_tensor([1.0, 0.0])
-        output = sum(
-            weight * torch.tanh(head.output_proj.weight @ torch.cat([context, state]))
-            for weight, head, context in zip(gate, attention.heads, contexts)
-        )
+        return torch.tanh(attention.output_proj.weight @ joint), probs, gate
+    gate = state.new_tensor([1.0, 0.0])
+    if len(tags):
+        scores = attention.gate.weight @ joint + attention.gate.bias
+        gate = entmax(scores, GATE_ALPHAS[gate_name])
+    output = sum(
+        weight * torch.tanh(head.output_proj.weight @ torch.cat([context, state]))
+        for weight, head, context in zip(gate, attention.heads, contexts)
+    )
     return output, probs, gate
 
 
