@@ -12,6 +12,6 @@ if find_spec("fairseq") is not None:
 
     # fairseq finds models/ and tasks/ of a user-dir by itself, but never criterions/, and nothing
     # at all if this package was imported before
-    from fairseq_entmax import criterions, models
+    from fairseq_entmax import criterions, models, tasks
 
-    __all__ = ["compat", "criterions", "models"]
+    __all__ = ["compat", "criterions", "models", "tasks"]
