@@ -11,6 +11,7 @@ nothing is left to do. Where fewer than n strings are known, prefixes below a fl
 and the floor falls until n strings above it are found or nothing has been left out.
 """
 
+import heapq
 import math
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
@@ -116,7 +117,10 @@ class ExactSearch:
         if self.mass is not None:
             sums = [_mass(known[:i]) for i in range(len(chosen))]
             chosen = [string for string, before in zip(chosen, sums) if before < self.mass]
-        answer = [_hypothesis(string, first[0]) for string in chosen] or first[:1]
+        given = first[0].get("given", [])
+        if given:  # every string has p = 0: the best one stands for them
+            chosen = chosen[:1]
+        answer = [_hypothesis(string, first[0], given) for string in chosen] or first[:1]
         proven = sum(string.log_prob >= proof.bound for string in chosen)
         complete = proof.bound == -math.inf and len(chosen) == len(known)
         mass = _mass(chosen)
@@ -143,24 +147,29 @@ def _joined(beam: Certificate, exact: Certificate) -> Certificate:
 
 
 def _strings(hypotheses: List[Hypothesis]) -> List[Found]:
-    """By falling probability, of which a normalised beam search knows nothing."""
+    """By falling probability, of which a normalised beam search knows nothing; conditional on a
+    forced prefix of p = 0.
+    """
     found = []
     for h in hypotheses:
-        if h["score"] > -math.inf:
-            history = h["positional_scores"].double().cumsum(0).tolist()
+        given = h.get("given", [])
+        if h["score"] > -math.inf or given:
+            scores = h["positional_scores"].double()
+            scores[given] = 0.0
+            history = scores.cumsum(0).tolist()
             found.append(Found(history[-1], h["tokens"].tolist(), history))
     return sorted(found, key=lambda string: -string.log_prob)
 
 
-def _hypothesis(string: Found, like: Hypothesis) -> Hypothesis:
-    scores = like["positional_scores"]
-    history = torch.tensor([0.0, *string.history], dtype=torch.float64)
+def _hypothesis(string: Found, like: Hypothesis, given: List[int]) -> Hypothesis:
+    scores = torch.tensor([0.0, *string.history], dtype=torch.float64).diff()
+    scores[given] = -math.inf
     return {
         "tokens": torch.tensor(string.tokens).to(like["tokens"]),
-        "score": torch.tensor(string.log_prob).to(like["score"]),
+        "score": torch.tensor(-math.inf if given else string.log_prob).to(like["score"]),
         "attention": torch.empty(0),
         "alignment": torch.empty(0),
-        "positional_scores": history.diff().to(scores),
+        "positional_scores": scores.to(like["positional_scores"]),
     }
 
 
@@ -170,15 +179,16 @@ class _Search:
     def __init__(self, task: ExactSearch, frontier: Frontier, known: List[List[Found]]) -> None:
         self.task, self.frontier = task, frontier
         self.known = [{tuple(s.tokens): s for s in strings} for strings in known]
+        # log p of the n best, as a heap: the worst comes first
+        self.best = [sorted(s.log_prob for s in strings[: task.nbest]) for strings in known]
         self.floor = [-_FLOOR_STEP] * len(known)
         self.thresholds = [self._threshold(i) for i in range(len(known))]
 
     def _threshold(self, i: int) -> float:
         """log p that a string must exceed to be of interest."""
-        strings = self.known[i]
-        if len(strings) < self.task.nbest:
+        if len(self.best[i]) < self.task.nbest:
             return self.floor[i]
-        worst = sorted((s.log_prob for s in strings.values()), reverse=True)[self.task.nbest - 1]
+        worst = self.best[i][0]
         return max(worst, self.floor[i]) if self.task.mass is not None else worst
 
     def run(self) -> Tuple[List[List[Found]], List[Certificate]]:
@@ -227,4 +237,6 @@ class _Search:
         # a string that the beam has found keeps its numbers, so that thresholds never fall
         if tuple(tokens) not in self.known[i]:
             self.known[i][tuple(tokens)] = Found(history[-1], tokens, history)
+            full = len(self.best[i]) == self.task.nbest
+            (heapq.heappushpop if full else heapq.heappush)(self.best[i], history[-1])
             self.thresholds[i] = self._threshold(i)

@@ -185,8 +185,10 @@ class Frontier:
             lprobs[:, generator.eos + 1 :] = -math.inf
         if self.prefix is not None and step < min(self.prefix.size(1), self.longest):
             forced = self.prefix[sentence, step].unsqueeze(1)
-            others = torch.ones_like(lprobs, dtype=torch.bool).scatter_(1, forced, False)
-            lprobs = lprobs.masked_fill(others & (forced != generator.pad), -math.inf)
+            given = lprobs.gather(1, forced)
+            given = given.masked_fill(given == -math.inf, 0.0)  # the rest is conditional on it
+            only = torch.full_like(lprobs, -math.inf).scatter_(1, forced, given)
+            lprobs = torch.where(forced == generator.pad, lprobs, only)
         else:
             if step < generator.min_len:
                 lprobs[:, generator.eos] = -math.inf

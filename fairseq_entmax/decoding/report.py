@@ -1,13 +1,10 @@
 """Certificates on paper: a line for each sentence, a summary, and the strings as a tree."""
 
-import contextlib
 import json
-import logging
 import math
 import os
-import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, TextIO
+from typing import Any, Dict, Iterable, List, Optional
 
 from fairseq.data import Dictionary
 
@@ -113,7 +110,7 @@ class SearchLog:
     """Where the certificates of a run go.
 
     Args:
-        lines: print a line for each sentence, where fairseq prints its own.
+        lines: print a line for each sentence, to stdout also under ``--results-path``.
         report: file for the summary (JSON); rewritten after every batch, so that it is right
             whenever the run ends.
         tree: file for strings and trees, one JSON object in each line; it has the ending ``.part``
@@ -142,7 +139,7 @@ class SearchLog:
         self.certificates += found
         if self.lines:
             text = "".join(x_line(i, c) + "\n" for i, c in zip(ids, found))
-            output_stream().write(text)
+            print(text, end="")
         if self.tree:
             with open(self.unfinished_tree, "a", encoding="utf-8") as file:
                 for i, hypotheses, certificate in zip(ids, sentences, found):
@@ -164,8 +161,7 @@ class SearchLog:
             os.replace(self.unfinished_tree, self.tree)
         if self.certificates:
             values = "\t".join(f"{k}={_text(v)}" for k, v in summary(self.certificates).items())
-            with contextlib.suppress(BrokenPipeError):
-                output_stream().write(f"Search\t{values}\n")
+            print(f"Search\t{values}")
 
 
 def _finite(value: float) -> Optional[float]:
@@ -177,15 +173,3 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def output_stream() -> TextIO:
-    """Where fairseq-generate prints: the file under ``--results-path``, which its log goes to as
-    well, or stdout.
-    """
-    for handler in logging.getLogger().handlers:
-        stream = getattr(handler, "stream", None)
-        name = os.path.basename(str(getattr(stream, "name", "")))
-        if name.startswith("generate-") and not stream.closed:
-            return stream
-    return sys.stdout

@@ -11,6 +11,9 @@ be fewer strings with p > 0 than the beam is wide. Two adapters around the stock
 
 A third, :class:`BeamLedger`, ends a sentence when nothing alive can enter its n-best list, and
 writes the certificates.
+
+After a forced prefix of probability zero the search goes on with what the model says then; the one
+hypothesis it keeps has score -inf, at the forced words that are impossible and in total.
 """
 
 import functools
@@ -36,7 +39,13 @@ class SparseSearch(nn.Module):
     def __init__(self, search: Search) -> None:
         super().__init__()
         self.inner = search
-        self.ledger: Optional[BeamLedger] = None  # of the batch in work
+        self.open_batch(None)
+
+    def open_batch(self, ledger: Optional[BeamLedger]) -> None:
+        """Begin a batch, and its books."""
+        self.ledger = ledger
+        self.rows: Optional[Tensor] = None  # sentences still at work
+        self.impossible: Dict[int, List[int]] = {}  # sentence: places of forced words with p = 0
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -68,8 +77,26 @@ class SparseSearch(nn.Module):
     def prune_sentences(self, batch_idxs: Tensor) -> None:
         """As fairseq's: only these sentences of the batch go on."""
         self.inner.prune_sentences(batch_idxs)
+        self.rows = batch_idxs if self.rows is None else self.rows[batch_idxs]
         if self.ledger is not None:
             self.ledger.keep(batch_idxs)
+
+    def allow_forced(self, step: int, lprobs: Tensor, prefix_tokens: Tensor) -> Tensor:
+        """Take forced words of probability zero as given, and remember them.
+
+        Args:
+            lprobs: (bsz * beam, V), where fairseq has left the forced words only.
+            prefix_tokens: (bsz, length), with padding where nothing is forced any more.
+        """
+        forced = prefix_tokens[:, step]
+        lprobs = lprobs.view(len(forced), -1, lprobs.size(-1))
+        places = forced.view(-1, 1, 1).expand(-1, lprobs.size(1), 1)
+        before = lprobs.gather(2, places)
+        dead = (before == -math.inf) & (places != self.pad)
+        for row in dead[:, 0, 0].nonzero()[:, 0].tolist():  # the first beam is alive
+            sentence = row if self.rows is None else int(self.rows[row])
+            self.impossible.setdefault(sentence, []).append(step)
+        return lprobs.scatter(2, places, before.masked_fill(dead, 0.0)).flatten(0, 1)
 
     def _bury_dead(self, scores: Tensor, tokens: Tensor, beams: Tensor, width: int) -> Candidates:
         """At least ``width`` candidates, so that a finished one is never continued for want of
@@ -156,36 +183,53 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
     Raises:
         ValueError: certificates are asked of a search that cannot give them.
     """
+    if isinstance(generator.search, SparseSearch):  # adapted before
+        generator.search = generator.search.inner
+        generator.generate, generator._prefix_tokens = generator.stock_methods
     refusal = _unaccountable(generator)
     if certify and refusal:
         raise ValueError(f"certificates need plain beam search: {refusal}")
-    if isinstance(generator.search, SparseSearch):  # adapted before
-        generator.search, generator.generate = generator.search.inner, generator.stock_generate
-    generator.search = SparseSearch(generator.search)
-    generator.stock_generate = generate = generator.generate
     keep_books = (nbest > 0 or certify) and not refusal
+    search = generator.search = SparseSearch(generator.search)
+    generate, force = generator.stock_methods = generator.generate, generator._prefix_tokens
 
     @functools.wraps(generate)
     def generate_sparse(models: Any, sample: Any, **kwargs: Any) -> List[List[Hypothesis]]:
         """fairseq's ``generate`` without the hypotheses that have probability zero."""
-        if keep_books:
-            objective = Objective(
-                generator.len_penalty if generator.normalize_scores else 0,
-                longest_allowed(generator, sample) + 1,
-            )
-            generator.search.ledger = BeamLedger(
-                objective, generator.eos, generator.unk, nbest, certify
-            )
+        search.open_batch(_ledger(generator, sample, nbest, certify) if keep_books else None)
         # alignment counts on exactly `beam` hypotheses: the dead may go only now
         found = [real_hypotheses(h) for h in generate(models, sample, **kwargs)]
         if kwargs.get("prefix_tokens") is not None:
             found = [_distinct(hypotheses) for hypotheses in found]
         if certify:
             _attach_certificates(generator, found)
+        for sentence, places in search.impossible.items():
+            found[sentence] = [_under_impossible_prefix(found[sentence][0], places)]
         return found
 
-    generator.generate = generate_sparse
+    @functools.wraps(force)
+    def force_sparse(step: int, lprobs: Tensor, scores: Any, tokens: Any, prefix: Any, beam: int):
+        lprobs, tokens, scores = force(step, lprobs, scores, tokens, prefix, beam)
+        return search.allow_forced(step, lprobs, prefix), tokens, scores
+
+    generator.generate, generator._prefix_tokens = generate_sparse, force_sparse
     return generator
+
+
+def _ledger(generator: Any, sample: Any, nbest: int, certify: bool) -> BeamLedger:
+    power = generator.len_penalty if generator.normalize_scores else 0
+    objective = Objective(power, longest_allowed(generator, sample) + 1)
+    return BeamLedger(objective, generator.eos, generator.unk, nbest, certify)
+
+
+def _under_impossible_prefix(hypothesis: Hypothesis, places: List[int]) -> Hypothesis:
+    """The best string given a prefix of p = 0; ``given`` names the places of its zeros."""
+    if not hypothesis["score"] > -math.inf:  # none was found
+        return hypothesis
+    positional = hypothesis["positional_scores"].clone()
+    positional[places] = -math.inf
+    score = torch.full_like(hypothesis["score"], -math.inf)
+    return {**hypothesis, "positional_scores": positional, "score": score, "given": places}
 
 
 def _unaccountable(generator: Any) -> str:

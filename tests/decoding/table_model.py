@@ -1,5 +1,6 @@
 """Models whose next-token distributions are written down, and the brute force over them."""
 
+import functools
 import math
 from argparse import Namespace
 
@@ -110,6 +111,7 @@ def random_table(words, seed, support, end, depth):
     """A random sparse model: at most `support` continuations, always ended at `depth` if `end`."""
     letters = range(words.nspecial, len(words))
 
+    @functools.lru_cache(maxsize=None)
     def table(sentence, prefix):
         g = torch.Generator().manual_seed(hash((seed, sentence, prefix)) % (1 << 62))
         if end and len(prefix) >= depth:
