@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
-from benchmarks import output_layer, rows
+from benchmarks import exact_search, output_layer, rows
 from benchmarks.harness import Row, machine
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
@@ -22,6 +22,7 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "loss": rows.loss,
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
+    "exact-search": exact_search.exact_search,
 }
 
 HEADER = [

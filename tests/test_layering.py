@@ -20,7 +20,7 @@ BELOW = {
     "models": {"functional", "modules"},
     "criterions": {"functional", "modules"},
     "decoding": {"functional", "modules"},
-    "analysis": {"functional", "modules"},
+    "analysis": {"functional", "modules", "decoding"},
     "tasks": {"functional", "modules", "decoding"},
     "compat": {"functional", "modules", "decoding"},
 }

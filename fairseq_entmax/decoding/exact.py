@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .certificate import Certificate
 from .frontier import Frontier
-from .sparse_beam import Hypothesis
+from .sparse_beam import Hypothesis, make_sparse
 
 # a round with a lower floor costs at most about as many times more
 _FLOOR_STEP = math.log(32)
@@ -38,8 +38,9 @@ class ExactSearch:
     """A fairseq generator that returns the ``nbest`` most probable strings of each sentence.
 
     Args:
-        beam: the generator whose models, limits and first answers are used, adapted by
-            :func:`make_sparse` with certificates.
+        beam: a fairseq ``SequenceGenerator``, whose models, limits and first answers are used; it
+            is adapted in place, to rank by log p and to end when nothing can win. A narrow beam
+            is best: proving is not its task.
         nbest: number of strings. With ``mass``: the largest number.
         mass: stop when the strings have this probability.
         max_expansions: prefixes of one sentence to continue, beyond those of the beam search.
@@ -68,7 +69,9 @@ class ExactSearch:
             )
         if hasattr(beam, "extract_alignment"):
             raise ValueError("--print-alignment needs --search beam")
-        self.beam, self.nbest, self.mass = beam, nbest, mass
+        beam.normalize_scores = False
+        self.beam = make_sparse(beam, nbest=nbest if mass is None else 0, certify=True)
+        self.nbest, self.mass = nbest, mass
         self.max_expansions, self.max_memory = max_expansions, max_memory
         self.eos = beam.eos
         self.symbols_to_strip_from_output = beam.symbols_to_strip_from_output

@@ -65,7 +65,9 @@ class BeamLedger:
         self.eps = torch.finfo(lprobs.dtype).eps
         self.rows = torch.arange(n, device=lprobs.device)
         self.n_finished = torch.zeros_like(self.rows)
-        self.best = torch.full((n, max(self.nbest, 1)), -math.inf, **double)
+        # a sentence that has as many strings as the beam is wide ends in any case
+        most = min(max(self.nbest, 1), lprobs.size(1))
+        self.best = torch.full((n, most), -math.inf, **double)
         self.log_bound = torch.full((n,), -math.inf, **double)
         self.score_bound = torch.full((n,), -math.inf, **double)
         self.pruned = torch.zeros(n, **double)
@@ -77,7 +79,7 @@ class BeamLedger:
         """Where the best living prefix cannot beat the worst of the n best."""
         finished = scores.double().masked_fill(~ended, -math.inf)
         finished = self.objective.score(finished, step + 1)
-        best = torch.cat([self.best[self.rows], finished], 1).topk(self.nbest).values
+        best = torch.cat([self.best[self.rows], finished], 1).topk(self.best.size(1)).values
         self.best[self.rows] = best
         hope = scores.double().masked_fill(~living, -math.inf).amax(1)
         return self.objective.bound(hope, step + 2) <= best[:, -1]

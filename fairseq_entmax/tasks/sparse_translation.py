@@ -96,12 +96,12 @@ class SparseTranslationTask(TranslationTask):
         if not self.searches:
             return generator
         check_search_args(args)
-        nbest, exact = getattr(args, "nbest", 1), str(self.cfg.search) == "exact"
-        generator = make_sparse(generator, certify=True)
-        settings = {"search": str(self.cfg.search), "beam": generator.beam_size, "nbest": nbest}
-        self._open_log(settings)
-        if not exact:
-            return generator
+        nbest = getattr(args, "nbest", 1)
+        self._open_log(
+            {"search": str(self.cfg.search), "beam": generator.beam_size, "nbest": nbest}
+        )
+        if str(self.cfg.search) == "beam":
+            return make_sparse(generator, certify=True)
         return ExactSearch(
             generator,
             nbest=nbest,

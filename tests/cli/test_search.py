@@ -154,7 +154,7 @@ def test_enumeration_reaches_its_mass(answers, model):
 def test_a_budget_is_kept_and_admitted(answers, model):
     _, lines = answers(model, "exact-budget")
     assert "0" in {line["exact"] for line in lines.values()}
-    for i, line in lines.items():
+    for line in lines.values():
         assert line["proven"] == line["exact"]
         # of the greedy search, as far as it went, and one more
         assert int(line["expansions"]) <= 201 + 1

@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fairseq_entmax.decoding import ExactSearch, make_sparse
+from fairseq_entmax.decoding import ExactSearch
 from tests import builders
 from tests.decoding.table_model import (
     TableTask,
@@ -25,7 +25,7 @@ A, B, C = (WORDS.index(letter) for letter in "abc")
 
 def exact_generator(task, models, beam=2, exact=None, **options):
     generator = task.build_generator(models, Namespace(beam=beam, **options))
-    return ExactSearch(make_sparse(generator, certify=True), **(exact or {}))
+    return ExactSearch(generator, **(exact or {}))
 
 
 def search(tables, sentences, prefix_tokens=None, **options):
