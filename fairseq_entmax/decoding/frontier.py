@@ -71,8 +71,9 @@ class Frontier:
         source = net_input["src_tokens"] if "src_tokens" in net_input else net_input["source"]
         self.device = source.device
         which = torch.tensor(todo, device=self.device)
-        few = {k: v[which] if isinstance(v, Tensor) else v for k, v in net_input.items()}
-        self.encoder_outs = self.model.forward_encoder(few)
+        # whole, for an LSTM counts on the padding of the batch
+        outputs = self.model.forward_encoder(net_input)
+        self.encoder_outs = self.model.reorder_encoder_out(outputs, which)
         self.prefix = None if prefix_tokens is None else prefix_tokens[which]
         n = len(todo)
         double = {"dtype": torch.float64, "device": self.device}

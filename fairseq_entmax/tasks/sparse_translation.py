@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, List, Optional
@@ -117,7 +118,11 @@ class SparseTranslationTask(TranslationTask):
             self.log = SearchLog(
                 lines, cfg.search_report, cfg.search_tree, settings, self.target_dictionary
             )
-            atexit.register(self.log.finish)
+            atexit.register(self._close_log)
+
+    def _close_log(self) -> None:
+        if getattr(sys, "last_value", None) is None:  # Python did not end by an error
+            self.log.finish()
 
     def inference_step(
         self, generator: Any, models: List[Any], sample: Any, *args: Any, **kwargs: Any

@@ -296,3 +296,23 @@ def test_rows_of_a_call_do_not_mix_sentences():
     for whole, split in zip(*answers):
         scores = [[float(h["score"]) for h in hypotheses] for hypotheses in (whole, split)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_only_the_short_sentences_are_unproven(name):
+    """The beam proves the longest sentence of the batch, which then is no part of the search."""
+    task, model = SmallTask(), network(name)
+    sample = builders.batch(task, lengths=(9, 3, 4, 4))
+    generator = exact_generator(task, [model], max_len_b=4, min_len=0, temperature=20.0)
+    prove = generator.beam.generate
+
+    def prove_first(*args, **kwargs):
+        found = prove(*args, **kwargs)
+        for hypotheses, proven in zip(found, (1, 0, 0, 0)):
+            certificate = hypotheses[0]["certificate"]
+            hypotheses[0]["certificate"] = certificate._replace(proven=proven, complete=False)
+        return found
+
+    generator.beam.generate = prove_first
+    found = task.inference_step(generator, [model], sample)
+    assert all(hypotheses[0]["certificate"].exact for hypotheses in found[1:])
