@@ -23,6 +23,7 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
     "exact-search": exact_search.exact_search,
+    "beam-search": exact_search.beam_search,
 }
 
 HEADER = [

@@ -22,8 +22,8 @@ from .certificate import Certificate
 from .frontier import Frontier
 from .sparse_beam import Hypothesis, make_sparse
 
-# a round with a lower floor costs at most about as many times more
-_FLOOR_STEP = math.log(32)
+# small steps search the top of the tree often, large ones go deeper than need be
+_FLOOR_STEP = math.log(256)
 
 
 class Found(NamedTuple):

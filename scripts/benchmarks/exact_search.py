@@ -1,4 +1,6 @@
-"""Exact search against the recursive search of one sentence that reads every prefix anew."""
+"""Search: exact search against the recursive search of one sentence that reads every prefix anew,
+and beam search of a sparse model against that of its softmax twin.
+"""
 
 import math
 from argparse import Namespace
@@ -37,8 +39,19 @@ def exact_search(quick: bool, runs: int) -> Iterator[Row]:
 def exact_search_cases(quick: bool) -> Iterator[Case]:
     for arch in SIZES:
         model, words = trained_model(arch, updates=300)
-        for nbest, n_sentences in ((1, 32),) if quick else ((1, 256), (10, 32)):
+        for nbest, n_sentences in ((1, 32),) if quick else ((1, 256), (10, 128)):
             yield _exact_search(arch, model, words, n_sentences, nbest)
+
+
+def beam_search(quick: bool, runs: int) -> Iterator[Row]:
+    return run_all(beam_search_cases(quick), runs)
+
+
+def beam_search_cases(quick: bool) -> Iterator[Case]:
+    for arch in SIZES:
+        sparse, words = trained_model(arch, updates=300)
+        dense, _ = trained_model(arch, updates=300, alpha=1.0)
+        yield _beam_search(arch, sparse, dense, words, n_sentences=32 if quick else 256)
 
 
 class WordsTask(FairseqTask):
@@ -71,13 +84,14 @@ def sentence_pairs(n: int, words: Dictionary, seed: int) -> List[Dict[str, Any]]
     return pairs
 
 
-def trained_model(arch: str, updates: int) -> Tuple[Any, Dictionary]:
-    """A small model of the task above, trained until its output is sparse."""
+def trained_model(arch: str, updates: int, alpha: float = 1.5) -> Tuple[Any, Dictionary]:
+    """A small model of the task above, trained until its output is sparse (alpha > 1)."""
     torch.manual_seed(1)
     words = Dictionary()
     for i in range(30):
         words.add_symbol(f"w{i}")
     args = Namespace(arch=arch, criterion="entmax_loss", dropout=0.0, **SIZES[arch])
+    args.output_alpha = args.attention_alpha = alpha
     ARCH_CONFIG_REGISTRY[arch](args)
     model = build_model(args, WordsTask(words))
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -86,7 +100,7 @@ def trained_model(arch: str, updates: int) -> Tuple[Any, Dictionary]:
         optimizer.zero_grad()
         scores = model(**batch["net_input"])[0]
         loss = entmax_loss(
-            scores.flatten(0, 1), batch["target"].flatten(), 1.5, ignore_index=words.pad()
+            scores.flatten(0, 1), batch["target"].flatten(), alpha, ignore_index=words.pad()
         )
         loss.backward()
         optimizer.step()
@@ -147,3 +161,28 @@ def _exact_search(arch: str, model: Any, words: Dictionary, n_sentences: int, nb
 
     name = f"{arch}, {n_sentences} sentences, {nbest}-best"
     return Case("exact-search", name, "recursive, one by one", ours, peer, gate, 1e-4)
+
+
+def _beam_search(arch: str, sparse: Any, dense: Any, words: Dictionary, n_sentences: int) -> Case:
+    sample = collate(sentence_pairs(n_sentences, words, seed=10**6), words.pad(), words.eos())
+    task = WordsTask(words)
+
+    def best(model: Any, nbest: int) -> List[List[int]]:
+        # fairseq's own limit of 200 tokens: what has no end runs into it
+        options = Namespace(beam=5, max_len_b=200, min_len=0, nbest=nbest)
+        generator = task.build_generator([model], options)
+        found = task.inference_step(generator, [model], sample)
+        return [hypotheses[0]["tokens"].tolist() for hypotheses in found]
+
+    def gate() -> float:
+        """Sentences whose answer differs from that of a search that goes on to the end."""
+        return sum(a != b for a, b in zip(best(sparse, 1), best(sparse, 0)))
+
+    def ours() -> List[List[int]]:
+        return best(sparse, 1)
+
+    def peer() -> List[List[int]]:
+        return best(dense, 1)
+
+    name = f"{arch}, {n_sentences} sentences, beam 5"
+    return Case("beam-search", name, "softmax twin, fairseq's search", ours, peer, gate, 0)
