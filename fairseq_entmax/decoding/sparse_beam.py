@@ -168,8 +168,7 @@ def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
 
 
 def _is_dead(hypothesis: Hypothesis) -> bool:
-    scores = hypothesis["positional_scores"]
-    return not bool((scores.isfinite() & (scores > DEAD / 2)).all())
+    return not float(hypothesis["positional_scores"].min()) > DEAD / 2  # also NaN and -inf
 
 
 def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
