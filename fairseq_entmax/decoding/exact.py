@@ -59,7 +59,7 @@ class ExactSearch:
         beam: Any,
         nbest: int = 1,
         mass: Optional[float] = None,
-        max_expansions: int = 100000,
+        max_expansions: int = 10000,
         max_memory: int = 1 << 30,
     ) -> None:
         if nbest < 1 or max_expansions < 1 or max_memory < 1:

@@ -11,7 +11,7 @@ from .certificate import Certificate
 from .sparse_beam import longest_allowed
 
 # rows of one decoder call, and numbers in its scores
-_MOST_ROWS, _MOST_SCORES = 1024, 1 << 24
+_MOST_ROWS, _MOST_SCORES = 1024, 1 << 22
 
 States = List[Dict[str, Any]]  # fairseq's incremental state of each model
 

@@ -46,7 +46,7 @@ class SparseTranslationConfig(TranslationConfig):
         },
     )
     max_expansions: int = field(
-        default=100000,
+        default=10000,
         metadata={"help": "exact search: prefixes of one sentence to continue before giving up"},
     )
     max_search_memory: int = field(

@@ -260,6 +260,33 @@ def test_samples_have_the_model_s_frequencies():
         assert abs(counts[string] - n * p) < 5 * math.sqrt(n * p * (1 - p)) + 1
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {A: 0.5, B: 0.3, C: 0.2}),
+        ({"sampling_topk": 2}, {A: 5 / 8, B: 3 / 8}),
+        ({"sampling_topk": 6}, {A: 0.5, B: 0.3, C: 0.2}),
+        ({"sampling_topp": 0.4}, {A: 1.0}),
+        ({"sampling_topp": 0.7}, {A: 5 / 8, B: 3 / 8}),
+    ],
+    ids=("all", "topk", "topk-above-the-support", "topp-one", "topp-two"),
+)
+def test_truncated_samples_have_renormalised_frequencies(options, expected):
+    def table(sentence, prefix):
+        return {EOS: 1.0} if prefix else {A: 0.5, B: 0.3, C: 0.2}
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        outputs = generate(WORDS, [table], [4] * 100, beam=6, max_len_b=2, sampling=True, **options)
+        return [text(hypothesis)[0] for hypotheses in outputs for hypothesis in hypotheses]
+
+    drawn = draw(0)
+    assert drawn == draw(0) and (drawn != draw(1) or len(expected) == 1)
+    for letter, p in {A: 0.0, B: 0.0, C: 0.0, **expected}.items():
+        n = len(drawn)
+        assert abs(drawn.count(letter) - n * p) <= 4 * math.sqrt(n * p * (1 - p))
+
+
 @pytest.mark.parametrize("beam", (2, 4, 6))
 def test_diverse_beam_emits_every_string_once(beam):
     for seed in range(10):
