@@ -170,7 +170,10 @@ def generate_with_zero_probabilities() -> None:
         generator = original(task, models, *args, **kwargs)
         sparse = any((output_alpha_of(model) or 1) > 1 for model in models)
         if sparse and isinstance(generator, SequenceGenerator):
-            return make_sparse(generator)
+            options = args[0] if args else kwargs["args"]
+            # the hub hands out all hypotheses of the beam, whatever its `nbest` is
+            printed = "prefix_allowed_tokens_fn" not in kwargs
+            return make_sparse(generator, getattr(options, "nbest", 0) if printed else 0)
         return generator
 
     _wrap(FairseqTask, "build_generator", build_generator)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
-from benchmarks import output_layer, recipes, rows, training_curve
+from benchmarks import exact_search, output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
@@ -26,6 +26,8 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "train": recipes.train,
     "decode": recipes.decode,
     "training-curve": training_curve.training_curve,
+    "exact-search": exact_search.exact_search,
+    "beam-search": exact_search.beam_search,
 }
 
 HEADER = [

@@ -20,7 +20,7 @@ BELOW = {
     "models": {"functional", "modules"},
     "criterions": {"functional", "modules"},
     "decoding": {"functional", "modules"},
-    "analysis": {"functional", "modules"},
+    "analysis": {"functional", "modules", "decoding"},
     "scoring": {"functional", "modules"},
     "tasks": {"functional", "modules", "decoding", "scoring"},
     "compat": {"functional", "modules", "decoding"},

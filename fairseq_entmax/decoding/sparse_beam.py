@@ -8,20 +8,29 @@ be fewer strings with p > 0 than the beam is wide. Two adapters around the stock
   ones; when nothing in a sentence lives on, they become finished *dead* hypotheses, which ends it.
 * :func:`real_hypotheses` removes the dead ones from the result. A sentence in which no string
   with p > 0 was found keeps one truncated hypothesis with score -inf.
+
+A third, :class:`BeamLedger`, ends a sentence when nothing alive can enter its n-best list, and
+writes the certificates.
+
+After a forced prefix of probability zero the search goes on with what the model says then; the one
+hypothesis it keeps has score -inf, at the forced words that are impossible and in total.
 """
 
+import functools
 import math
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional
 
 import torch
-from fairseq.search import Sampling, Search
+from fairseq.search import BeamSearch, Sampling, Search
 from torch import Tensor, nn
+
+from .certificate import Objective
+from .ledger import BeamLedger, Candidates
 
 # a finite log-probability that no string of a model can have
 DEAD = -1e9
 
-Hypothesis = Dict[str, Tensor]
-Candidates = Tuple[Tensor, Tensor, Tensor]
+Hypothesis = Dict[str, Any]
 
 
 class SparseSearch(nn.Module):
@@ -30,6 +39,13 @@ class SparseSearch(nn.Module):
     def __init__(self, search: Search) -> None:
         super().__init__()
         self.inner = search
+        self.open_batch(None)
+
+    def open_batch(self, ledger: Optional[BeamLedger]) -> None:
+        """Begin a batch, and its books."""
+        self.ledger = ledger
+        self.rows: Optional[Tensor] = None  # sentences still at work
+        self.impossible: Dict[int, List[int]] = {}  # sentence: places of forced words with p = 0
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -54,7 +70,33 @@ class SparseSearch(nn.Module):
         candidates = self._bury_dead(*candidates, width=2 * lprobs.size(1))
         if self.inner.supports_constraints:
             candidates = self._living_first(*candidates)
+        if self.ledger is not None:
+            candidates = self.ledger.step(step, lprobs, scores, candidates)
         return self._end_dead_sentences(*candidates, scores)
+
+    def prune_sentences(self, batch_idxs: Tensor) -> None:
+        """As fairseq's: only these sentences of the batch go on."""
+        self.inner.prune_sentences(batch_idxs)
+        self.rows = batch_idxs if self.rows is None else self.rows[batch_idxs]
+        if self.ledger is not None:
+            self.ledger.keep(batch_idxs)
+
+    def allow_forced(self, step: int, lprobs: Tensor, prefix_tokens: Tensor) -> Tensor:
+        """Take forced words of probability zero as given, and remember them.
+
+        Args:
+            lprobs: (bsz * beam, V), where fairseq has left the forced words only.
+            prefix_tokens: (bsz, length), with padding where nothing is forced any more.
+        """
+        forced = prefix_tokens[:, step]
+        lprobs = lprobs.view(len(forced), -1, lprobs.size(-1))
+        places = forced.view(-1, 1, 1).expand(-1, lprobs.size(1), 1)
+        before = lprobs.gather(2, places)
+        dead = (before == -math.inf) & (places != self.pad)
+        for row in dead[:, 0, 0].nonzero()[:, 0].tolist():  # the first beam is alive
+            sentence = row if self.rows is None else int(self.rows[row])
+            self.impossible.setdefault(sentence, []).append(step)
+        return lprobs.scatter(2, places, before.masked_fill(dead, 0.0)).flatten(0, 1)
 
     def _bury_dead(self, scores: Tensor, tokens: Tensor, beams: Tensor, width: int) -> Candidates:
         """At least ``width`` candidates, so that a finished one is never continued for want of
@@ -126,19 +168,99 @@ def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
 
 
 def _is_dead(hypothesis: Hypothesis) -> bool:
-    scores = hypothesis["positional_scores"]
-    return not bool((scores.isfinite() & (scores > DEAD / 2)).all())
+    return not float(hypothesis["positional_scores"].min()) > DEAD / 2  # also NaN and -inf
 
 
-def make_sparse(generator: Any) -> Any:
-    """Adapt a fairseq ``SequenceGenerator`` in place; returns it."""
-    generator.search = SparseSearch(generator.search)
-    generate = generator.generate
+def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
+    """Adapt a fairseq ``SequenceGenerator`` in place; returns it.
 
+    Args:
+        nbest: end a sentence when nothing alive can enter its ``nbest`` best hypotheses; the list
+            may then hold fewer than the beam. 0: never.
+        certify: give the first hypothesis of each sentence a ``certificate``.
+
+    Raises:
+        ValueError: certificates are asked of a search that cannot give them.
+    """
+    if isinstance(generator.search, SparseSearch):  # adapted before
+        generator.search = generator.search.inner
+        generator.generate, generator._prefix_tokens = generator.stock_methods
+    refusal = _unaccountable(generator)
+    if certify and refusal:
+        raise ValueError(f"certificates need plain beam search: {refusal}")
+    keep_books = (nbest > 0 or certify) and not refusal
+    search = generator.search = SparseSearch(generator.search)
+    generate, force = generator.stock_methods = generator.generate, generator._prefix_tokens
+
+    @functools.wraps(generate)
     def generate_sparse(models: Any, sample: Any, **kwargs: Any) -> List[List[Hypothesis]]:
         """fairseq's ``generate`` without the hypotheses that have probability zero."""
+        search.open_batch(_ledger(generator, sample, nbest, certify) if keep_books else None)
         # alignment counts on exactly `beam` hypotheses: the dead may go only now
-        return [real_hypotheses(h) for h in generate(models, sample, **kwargs)]
+        found = [real_hypotheses(h) for h in generate(models, sample, **kwargs)]
+        if kwargs.get("prefix_tokens") is not None:
+            found = [_distinct(hypotheses) for hypotheses in found]
+        if certify:
+            _attach_certificates(generator, found)
+        for sentence, places in search.impossible.items():
+            found[sentence] = [_under_impossible_prefix(found[sentence][0], places)]
+        return found
 
-    generator.generate = generate_sparse
+    @functools.wraps(force)
+    def force_sparse(step: int, lprobs: Tensor, scores: Any, tokens: Any, prefix: Any, beam: int):
+        lprobs, tokens, scores = force(step, lprobs, scores, tokens, prefix, beam)
+        return search.allow_forced(step, lprobs, prefix), tokens, scores
+
+    generator.generate, generator._prefix_tokens = generate_sparse, force_sparse
     return generator
+
+
+def _ledger(generator: Any, sample: Any, nbest: int, certify: bool) -> BeamLedger:
+    power = generator.len_penalty if generator.normalize_scores else 0
+    objective = Objective(power, longest_allowed(generator, sample) + 1)
+    return BeamLedger(objective, generator.eos, generator.unk, nbest, certify)
+
+
+def _under_impossible_prefix(hypothesis: Hypothesis, places: List[int]) -> Hypothesis:
+    """The best string given a prefix of p = 0; ``given`` names the places of its zeros."""
+    if not hypothesis["score"] > -math.inf:  # none was found
+        return hypothesis
+    positional = hypothesis["positional_scores"].clone()
+    positional[places] = -math.inf
+    score = torch.full_like(hypothesis["score"], -math.inf)
+    return {**hypothesis, "positional_scores": positional, "score": score, "given": places}
+
+
+def _unaccountable(generator: Any) -> str:
+    """Why the scores of this search are not log-probabilities that only fall; '' if they are."""
+    search = getattr(generator.search, "inner", generator.search)
+    if type(search) is not BeamSearch:
+        return f"{type(search).__name__} forces, draws or penalises words"
+    if generator.lm_model is not None:
+        return "with --lm-path scores are no probabilities"
+    if generator.unk_penalty < 0:
+        return f"--unkpen {generator.unk_penalty} rewards unknown words"
+    return ""
+
+
+def longest_allowed(generator: Any, sample: Dict[str, Any]) -> int:
+    """fairseq's limit on the tokens of a hypothesis, without EOS, for this batch."""
+    net_input = sample["net_input"]
+    source = net_input["src_tokens"] if "src_tokens" in net_input else net_input["source"]
+    length = int(generator.max_len_a * source.size(1) + generator.max_len_b)
+    return min(length, generator.max_len - 1)
+
+
+def _distinct(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+    """fairseq finishes a forced prefix that ends with EOS once for every beam."""
+    first: Dict[Any, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        first.setdefault(tuple(hypothesis["tokens"].tolist()), hypothesis)
+    return list(first.values())
+
+
+def _attach_certificates(generator: Any, found: List[List[Hypothesis]]) -> None:
+    for hypotheses, certificate in zip(found, generator.search.ledger.certificates(found)):
+        if generator.min_len > 0:
+            certificate = certificate._replace(empty=None)
+        hypotheses[0]["certificate"] = certificate

@@ -1,5 +1,6 @@
 """Models whose next-token distributions are written down, and the brute force over them."""
 
+import functools
 import math
 from argparse import Namespace
 
@@ -78,12 +79,17 @@ def generate(words, tables, sentences, prefix_tokens=None, packed=None, **option
     task = TableTask(words)
     models = [table_model(words, table) for table in tables]
     generator = task.build_generator(models, Namespace(**options))
-    src_tokens = torch.tensor([[sentence, words.eos()] for sentence in sentences])
-    net_input = {"src_tokens": src_tokens, "src_lengths": torch.full((len(sentences),), 2)}
-    sample = {"id": torch.arange(len(sentences)), "net_input": net_input}
+    sample = table_sample(words, sentences)
     return task.inference_step(
         generator, models, sample, prefix_tokens=prefix_tokens, constraints=packed
     )
+
+
+def table_sample(words, sentences):
+    """A batch of one-token sentences."""
+    src_tokens = torch.tensor([[sentence, words.eos()] for sentence in sentences])
+    net_input = {"src_tokens": src_tokens, "src_lengths": torch.full((len(sentences),), 2)}
+    return {"id": torch.arange(len(sentences)), "net_input": net_input}
 
 
 def strings(words, table, sentence, max_len):
@@ -105,6 +111,7 @@ def random_table(words, seed, support, end, depth):
     """A random sparse model: at most `support` continuations, always ended at `depth` if `end`."""
     letters = range(words.nspecial, len(words))
 
+    @functools.lru_cache(maxsize=None)
     def table(sentence, prefix):
         g = torch.Generator().manual_seed(hash((seed, sentence, prefix)) % (1 << 62))
         if end and len(prefix) >= depth:

@@ -132,8 +132,46 @@ def test_prefix_outside_the_support(beam):
     inside, outside = torch.tensor([[A]]), torch.tensor([[B]])
     (hypotheses,) = generate(WORDS, [table], [4], inside, beam=beam, max_len_b=4)
     assert text(hypotheses[0]) == (A,)
+    # the search goes on after it, and says that the string is impossible, and where
     (hypotheses,) = generate(WORDS, [table], [4], outside, beam=beam, max_len_b=4)
-    assert_none_found(hypotheses, ())
+    (hypothesis,) = hypotheses
+    assert text(hypothesis) == (B,) and float(hypothesis["score"]) == -math.inf
+    assert hypothesis["positional_scores"].tolist() == [-math.inf, pytest.approx(math.log(0.5))]
+
+
+@beams
+def test_prefix_partly_outside_the_support(beam):
+    # a batch in which the second and the fourth sentence have an impossible word
+    tables = {
+        4: {(): {A: 1.0}, (A,): {B: 1.0}},
+        5: {(): {A: 1.0}, (A,): {B: 1.0}, (A, C): {A: 0.6, B: 0.4}},
+        6: {(): {EOS: 1.0}},
+        7: {(): {EOS: 1.0}, (C,): {A: 1.0}},
+    }
+
+    def table(sentence, prefix):
+        return tables[sentence].get(prefix, {EOS: 1.0})
+
+    pad = WORDS.pad()
+    prefix = torch.tensor([[A, B], [A, C], [EOS, pad], [C, EOS]])
+    outputs = generate(WORDS, [table], [4, 5, 6, 7], prefix, beam=beam, max_len_b=4, min_len=0)
+    assert [[text(h) for h in hypotheses] for hypotheses in outputs] == [
+        [(A, B)],
+        [(A, C, A)],
+        [()],
+        [(C,)],
+    ]
+    assert [float(h[0]["score"]) for h in outputs] == [0, -math.inf, 0, -math.inf]
+    zeros = [h[0]["positional_scores"] == -math.inf for h in outputs]
+    assert [z.nonzero()[:, 0].tolist() for z in zeros] == [[], [1], [], [0, 1]]
+
+
+@beams
+def test_no_answer_after_an_impossible_prefix(beam):
+    (hypotheses,) = generate(
+        WORDS, [lambda s, p: {A: 1.0}], [4], torch.tensor([[B]]), beam=beam, max_len_b=3
+    )
+    assert len(hypotheses) == 1 and float(hypotheses[0]["score"]) == -math.inf
 
 
 @beams
@@ -220,6 +258,33 @@ def test_samples_have_the_model_s_frequencies():
     n = rounds * beam
     for string, p in found.items():
         assert abs(counts[string] - n * p) < 5 * math.sqrt(n * p * (1 - p)) + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {A: 0.5, B: 0.3, C: 0.2}),
+        ({"sampling_topk": 2}, {A: 5 / 8, B: 3 / 8}),
+        ({"sampling_topk": 6}, {A: 0.5, B: 0.3, C: 0.2}),
+        ({"sampling_topp": 0.4}, {A: 1.0}),
+        ({"sampling_topp": 0.7}, {A: 5 / 8, B: 3 / 8}),
+    ],
+    ids=("all", "topk", "topk-above-the-support", "topp-one", "topp-two"),
+)
+def test_truncated_samples_have_renormalised_frequencies(options, expected):
+    def table(sentence, prefix):
+        return {EOS: 1.0} if prefix else {A: 0.5, B: 0.3, C: 0.2}
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        outputs = generate(WORDS, [table], [4] * 100, beam=6, max_len_b=2, sampling=True, **options)
+        return [text(hypothesis)[0] for hypotheses in outputs for hypothesis in hypotheses]
+
+    drawn = draw(0)
+    assert drawn == draw(0) and (drawn != draw(1) or len(expected) == 1)
+    for letter, p in {A: 0.0, B: 0.0, C: 0.0, **expected}.items():
+        n = len(drawn)
+        assert abs(drawn.count(letter) - n * p) <= 4 * math.sqrt(n * p * (1 - p))
 
 
 @pytest.mark.parametrize("beam", (2, 4, 6))
