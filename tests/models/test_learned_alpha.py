@@ -14,12 +14,15 @@ from fairseq_entmax.modules import learned_alphas
 from tests.builders import Task, batch, build, sharpen
 
 TASK = Task()
+for i in range(20):  # what the second head of the two-headed LSTM looks at
+    TASK.source_dictionary.add_symbol(f"<tag{i}>")
 PLACES = {
     "transformer_entmax_tiny": [
         *(f"encoder.layers.{i}.self_attn" for i in range(2)),
         *(f"decoder.layers.{i}.{kind}" for i in range(2) for kind in ("self_attn", "encoder_attn")),
     ],
     "lstm_entmax": ["decoder.attention"],
+    "two_headed_lstm_entmax": [f"decoder.attention.heads.{i}" for i in range(2)],
 }
 over_archs = pytest.mark.parametrize("arch", list(PLACES))
 
