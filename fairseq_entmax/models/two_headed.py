@@ -216,6 +216,7 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
             score=args.attention_score,
             gate_alpha=GATES[args.gate],
             share_output=args.share_gate_output,
+            learn_alpha=args.learn_attention_alpha,
         )
         return cls(encoder, decoder)
 

@@ -43,6 +43,7 @@ class TwoHeadedAttention(nn.Module):
         score: "dot", "general" or "mlp".
         gate_alpha: of the gate, >= 1; None is ungated.
         share_output: W_1 is W_2 (gated only).
+        learn_alpha: each attention learns its alpha in (1, 2), from ``alpha`` on.
 
     Raises:
         ValueError: an alpha below 1, or shared output projections without a gate.
@@ -61,6 +62,7 @@ class TwoHeadedAttention(nn.Module):
         score: str = "general",
         gate_alpha: Optional[float] = 1.5,
         share_output: bool = False,
+        learn_alpha: bool = False,
     ) -> None:
         super().__init__()
         if gate_alpha is not None and not gate_alpha >= 1:
@@ -71,8 +73,8 @@ class TwoHeadedAttention(nn.Module):
                 "choose a gate, or drop --share-gate-output"
             )
         self.gate_alpha = gate_alpha
-        sizes = (query_dim, source_dim, output_dim)
-        self.heads = nn.ModuleList(EntmaxLuongAttention(*sizes, alpha, score) for _ in range(2))
+        options = (query_dim, source_dim, output_dim, alpha, score, learn_alpha)
+        self.heads = nn.ModuleList(EntmaxLuongAttention(*options) for _ in range(2))
         joint_dim = 2 * source_dim + query_dim
         if gate_alpha is None:
             for head in self.heads:
