@@ -325,7 +325,8 @@ def test_children_keep_their_source_whatever_their_number(name):
     """fairseq's reordering leaves the source alone when the number of rows stays the same."""
     task, model = SmallTask(), network(name)
     sample = builders.batch(task, lengths=(5, 5, 5, 5))
-    beam = exact_generator(task, [model], max_len_b=4, min_len=0).beam
+    warm = TEMPERATURES[name]
+    beam = exact_generator(task, [model], max_len_b=4, min_len=0, temperature=warm).beam
     net_input, letter = sample["net_input"], len(task.words) - 1
     for n in range(2, 8):
         frontier = Frontier(beam, sample, [0, 1, 2, 3], None, None, 1 << 30)
@@ -335,7 +336,8 @@ def test_children_keep_their_source_whatever_their_number(name):
         children = Prefixes(parents, sentence, torch.full((n,), letter), zeros, sentence)
         _, found = frontier._decode(children)
         previous = torch.tensor([[task.words.eos(), letter]] * n)
-        whole = model(net_input["src_tokens"][sentence], torch.full((n,), 6), previous)
-        expected = model.get_normalized_probs(whole, log_probs=False)[:, -1]
+        scores, rest = model(net_input["src_tokens"][sentence], torch.full((n,), 6), previous)
+        expected = model.get_normalized_probs((scores / warm, rest), log_probs=False)[:, -1]
+        assert (expected[0] - expected[1]).abs().max() > 1e-2, "the source does not matter"
         expected[:, task.words.pad()] = 0
         torch.testing.assert_close(found.exp(), expected, atol=1e-4, rtol=0)
