@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fairseq_entmax.decoding import ExactSearch
+from fairseq_entmax.decoding.frontier import Frontier, Prefixes
 from tests import builders
 from tests.decoding.table_model import (
     TableTask,
@@ -316,3 +317,27 @@ def test_only_the_short_sentences_are_unproven(name):
     generator.beam.generate = prove_first
     found = task.inference_step(generator, [model], sample)
     assert all(hypotheses[0]["certificate"].exact for hypotheses in found[1:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_children_keep_their_source_whatever_their_number(name):
+    """fairseq's reordering leaves the source alone when the number of rows stays the same."""
+    task, model = SmallTask(), network(name)
+    sample = builders.batch(task, lengths=(5, 5, 5, 5))
+    warm = TEMPERATURES[name]
+    beam = exact_generator(task, [model], max_len_b=4, min_len=0, temperature=warm).beam
+    net_input, letter = sample["net_input"], len(task.words) - 1
+    for n in range(2, 8):
+        frontier = Frontier(beam, sample, [0, 1, 2, 3], None, None, 1 << 30)
+        parents, _ = frontier._decode(frontier.roots([0, 1, 2, 3]))
+        sentence = torch.arange(n).flip(0) % 4
+        zeros = torch.zeros(n, dtype=torch.float64)
+        children = Prefixes(parents, sentence, torch.full((n,), letter), zeros, sentence)
+        _, found = frontier._decode(children)
+        previous = torch.tensor([[task.words.eos(), letter]] * n)
+        scores, rest = model(net_input["src_tokens"][sentence], torch.full((n,), 6), previous)
+        expected = model.get_normalized_probs((scores / warm, rest), log_probs=False)[:, -1]
+        assert (expected[0] - expected[1]).abs().max() > 1e-2, "the source does not matter"
+        expected[:, task.words.pad()] = 0
+        torch.testing.assert_close(found.exp(), expected, atol=1e-4, rtol=0)
