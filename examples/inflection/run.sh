@@ -60,13 +60,14 @@ for alpha in "$output_alpha" "$attention_alpha"; do
   [[ $alpha =~ ^[1-9][0-9]*(\.[0-9]*)?$ ]] ||
     die "--output-alpha and --attention-alpha are numbers >= 1 (1 is softmax), got $alpha"
 done
-python=${PYTHON:-$(command -v python || command -v python3)} || die "no python on the PATH"
-
 data=$(cd "$data" && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$PWD
+. examples/python.sh
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+find_python
 # one thread: two that wait for each other are no faster here, and far slower on a busy machine
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
@@ -104,9 +105,7 @@ if [ ! -f "$out/bin/.done" ]; then
   touch "$out/bin/.done"
 fi
 
-cpu=()
-[ "$("$python" -c 'import torch; print(torch.cuda.is_available())')" = True ] || cpu=(--cpu)
-plugin=(--user-dir "$PWD/fairseq_entmax" ${cpu[@]+"${cpu[@]}"})
+plugin=(--user-dir "$PWD/fairseq_entmax" ${cpu:+"$cpu"})
 pairs=$(wc -l < "$out/text/train.form")
 updates=$((1500 + pairs / 5))
 embedding=128 encoder=200 decoder=400
@@ -158,4 +157,4 @@ fi
 "$python" scripts/prepare_inflection.py restore "$out/text/$eval_split.tsv" "$answers.txt" \
   "$out/predictions-$eval_split"
 "$python" examples/inflection/report.py "$answers.txt" "$out/bin" --checkpoints "$checkpoints" \
-  --languages "$out/text/languages.txt" --report "$answers-report" ${cpu[@]+"${cpu[@]}"}
+  --languages "$out/text/languages.txt" --report "$answers-report" ${cpu:+"$cpu"}

@@ -67,18 +67,8 @@ prefix=$data/$test
 test_out=$out/test/$(basename "$test")
 
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-candidates=(python "$root/.venv/bin/python")
-[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
-for python in "${candidates[@]}"; do
-  found=$("$python" -c '
-import importlib.util, sysconfig, torch
-for name in ("fairseq", "sacrebleu", "sentencepiece"):
-    assert importlib.util.find_spec(name)
-print(sysconfig.get_path("scripts"), "" if torch.cuda.is_available() else "--cpu")' 2> /dev/null) && break
-done
-[ -n "$found" ] || fail "no torch, fairseq, sacrebleu and sentencepiece in ${candidates[*]}: install" \
-  "this package (pip install .), activate its environment, or set PYTHON"
-read -r scripts cpu <<< "$found"
+. "$root/examples/python.sh"
+find_python
 plugin=(--user-dir "$root/fairseq_entmax" --task translation ${cpu:+"$cpu"})
 
 # logged LOG COMMAND...: its output goes to the log, which is shown if it fails

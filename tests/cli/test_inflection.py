@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -42,7 +43,7 @@ def attempt(folder, *args, env=None):
     done = subprocess.run(
         ["bash", str(RUN), *map(str, args)],
         cwd=str(folder),
-        env=env or environment(),
+        env=env or environment(PYTHON=sys.executable),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
