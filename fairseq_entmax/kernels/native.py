@@ -117,13 +117,16 @@ def _checked(name: str, *arguments: Any) -> None:
         raise MemoryError(f"{name}: not enough memory for its scratch space")
 
 
-def entmax_forward(z: Tensor, alpha: Tensor, closed: float) -> Tensor:
-    """Probabilities of z (N, V); alpha float64, (N, 1) or (1, 1); closed is 1.5, 2 or 0."""
+def entmax_forward(z: Tensor, alpha: Tensor, closed: float, logarithm: bool = False) -> Tensor:
+    """Probabilities of z (N, V), or their logarithm; alpha float64, (N, 1) or (1, 1); closed is
+    1.5, 2 or 0.
+    """
     z = rows_of(z)
     n_rows, n_columns = z.shape
     probs = torch.empty_like(z, memory_format=torch.contiguous_format)
     shape = (_long(n_rows), _long(n_columns), _long(z.stride(0)))
-    if closed in _SHORT_ALPHAS and n_columns <= _SHORT_ROW and z.dtype == torch.float32:
+    short = closed in _SHORT_ALPHAS and n_columns <= _SHORT_ROW and z.dtype == torch.float32
+    if short and not logarithm:
         square = ctypes.c_int(closed == 1.5)
         _checked(
             "entmax_short_forward", _pointer(z), *shape, square, _pointer(probs), threads(z.numel())
@@ -138,6 +141,7 @@ def entmax_forward(z: Tensor, alpha: Tensor, closed: float) -> Tensor:
         _pointer(alpha),
         _alpha_step(alpha),
         _pointer(probs),
+        ctypes.c_int(logarithm),
         threads(z.numel()),
     )
     return probs

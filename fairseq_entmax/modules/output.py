@@ -7,6 +7,7 @@ from fairseq.models import FairseqDecoder
 from torch import Tensor, nn
 
 from fairseq_entmax.functional import entmax
+from fairseq_entmax.functional.log_probs import log_entmax
 from fairseq_entmax.functional.mapping import entmax_dense
 
 from .adopt import adopt
@@ -52,19 +53,20 @@ class EntmaxOutputMixin:
             return torch.log_softmax(scores, -1) if log_probs else torch.softmax(scores, -1)
         if torch.jit.is_scripting():
             probs = entmax_dense(scores, self.output_alpha)
-        else:
-            probs = self.normalize(scores, log_probs)
-        return probs.log() if log_probs else probs
+            return probs.log() if log_probs else probs
+        return self.normalize(scores, log_probs)
 
     @torch.jit.unused
     def normalize(self, scores: Tensor, log_probs: bool) -> Tensor:
-        """Probabilities of scores; refuses to be trained on through their logarithm."""
+        """Probabilities or their logarithm, through which it refuses to be trained."""
         if log_probs and torch.is_grad_enabled() and scores.requires_grad:
             raise ValueError(
                 f"log-probabilities of a sparse output (output_alpha={self.output_alpha}) are "
                 "-inf outside the support and have no gradient there: train with "
                 "`--criterion entmax_loss`, or set `--output-alpha 1`."
             )
+        if log_probs:
+            return log_entmax(scores, self.output_alpha)
         return entmax(scores, self.output_alpha)
 
 

@@ -30,6 +30,7 @@ typedef struct {
     rows_t rows;
     const void *z;
     void *p;
+    int logarithm;
     atomic_int failed;
 } forward_t;
 
@@ -42,6 +43,18 @@ static void write_probs(const solved_t *r, float *out, long n, const scratch_t *
         memset(out, 0, n * sizeof(float));
         for (long i = 0; i < r->count; i++) out[s->index[i]] = s->p[i];
     }
+}
+
+/* log p in its place: the logarithm of the many zeros is slow, so they are never asked for. */
+static void write_log_probs(const solved_t *r, float *out, long n, const scratch_t *s) {
+    if (r->broken || r->dead || r->count < 0) {
+        write_probs(r, out, n, s);
+        for (long i = 0; i < n; i++) out[i] = out[i] == 0 ? -INFINITY : logf(out[i]);
+        return;
+    }
+    for (long i = 0; i < n; i++) out[i] = -INFINITY;
+    for (long i = 0; i < r->count; i++)
+        if (s->p[i] > 0) out[s->index[i]] = logf(s->p[i]);
 }
 
 static void forward_body(void *data) {
@@ -58,16 +71,17 @@ static void forward_body(void *data) {
             const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
             solved_t r = solve_row(z, n, job->rows.alpha[row * job->rows.alpha_step], &s);
             float *out = job->rows.type == F32 ? (float *)job->p + row * n : s.out;
-            write_probs(&r, out, n, &s);
+            if (job->logarithm) write_log_probs(&r, out, n, &s);
+            else write_probs(&r, out, n, &s);
             store_row(job->p, row * n, n, job->rows.type, out);
         }
     scratch_free(&s);
 }
 
-/* p (rows, columns) = entmax of z; returns 0, or 1 when memory is short. */
+/* p (rows, columns) = entmax of z, or its logarithm; returns 0, or 1 when memory is short. */
 int entmax_forward(const void *z, long rows, long columns, long stride, int type,
-                   const double *alpha, long alpha_step, void *p, long threads) {
-    forward_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, p, 0};
+                   const double *alpha, long alpha_step, void *p, int logarithm, long threads) {
+    forward_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, p, logarithm, 0};
     run(forward_body, &job, threads);
     return job.failed;
 }
