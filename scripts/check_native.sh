@@ -30,4 +30,5 @@ fi
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$copy
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
     "$python" -m pytest -q -s -p no:cacheprovider tests/kernels/test_native.py \
-    tests/functional/test_linear.py tests/functional/test_screening.py "$@"
+    tests/functional/test_linear.py tests/functional/test_screening.py \
+    tests/functional/test_log_probs.py "$@"
