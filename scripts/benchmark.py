@@ -9,14 +9,14 @@ time (first) and wall time. Lower is better. Peak memory is what the process gro
 """
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List
+from typing import Callable, Dict, Iterator
 
 from benchmarks import exact_search, output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
+
+from fairseq_entmax.decoding.report import write_json
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "output-layer": output_layer.output_layer,
@@ -42,12 +42,6 @@ def line(row: Row) -> str:
         f"| {row['bench']} | {row['case']} | {row['peer']} | {row['ratio']:.2f} | "
         f"{row['wall_ratio']:.2f} | {peaks} |"
     )
-
-
-def write_json(path: Path, results: List[Row]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ python examples/inflection/collect.py --hardware "2 cores of ..." OUT [OUT ...]
 
 import argparse
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import torch
+from report import write
 
 import fairseq_entmax
 
@@ -109,12 +109,6 @@ def tables(results: List[Dict[str, Any]]) -> str:
         lines += ["Commands (before them `--data` and `--out`), and accuracy by language:", "```"]
         lines += [row["command"] for row in group] + ["```", "", *by_language(group), ""]
     return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -4,11 +4,12 @@ import os
 import random
 import re
 import subprocess
-import sysconfig
 import tarfile
 from itertools import accumulate
 from pathlib import Path
 from typing import List
+
+from benchmarks.processes import SCRIPTS
 
 # an archive or a folder with train.de, train.en, val.de, ...; where it is absent words are made up
 MULTI30K = Path(
@@ -29,7 +30,7 @@ def prepare(folder: Path, vocabulary: int) -> Path:
     binary = folder / "bin"
     subprocess.run(
         [
-            *(str(Path(sysconfig.get_path("scripts")) / "fairseq-preprocess"), "-s", "de"),
+            *(str(SCRIPTS / "fairseq-preprocess"), "-s", "de"),
             *("-t", "en", "--joined-dictionary", "--nwordssrc", str(vocabulary)),
             *("--trainpref", str(folder / "train"), "--validpref", str(folder / "val")),
             *("--testpref", str(folder / "test_2016_flickr"), "--destdir", str(binary)),

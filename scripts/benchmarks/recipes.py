@@ -12,7 +12,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +21,9 @@ import torch
 
 from benchmarks.corpus import prepare
 from benchmarks.harness import Row, relative_error
+from benchmarks.processes import SCRIPTS, cpu_seconds, peak_mb
 from fairseq_entmax.functional import entmax, linear_entmax_loss, reference
 
-SCRIPTS = Path(sysconfig.get_path("scripts"))
 USER_DIR = Path(__file__).resolve().parents[2] / "fairseq_entmax"
 VOCABULARIES = {"10k": 10000, "32k": 32000}
 # also for the softmax twin: current torch cannot load its checkpoints without
@@ -82,12 +81,7 @@ class Training:
             self.losses = logged_losses(self.log.read_text(encoding="utf-8", errors="replace"))
         self.process.send_signal(signal.SIGSTOP)
         wall, cpu = time.perf_counter() - start, cpu_seconds(self.process.pid) - cpu
-        return Used(updates, cpu, wall, self.peak_mb())
-
-    def peak_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024 / 1e6
+        return Used(updates, cpu, wall, peak_mb(self.process.pid))
 
     def end(self) -> None:
         self.process.kill()
@@ -97,11 +91,6 @@ class Training:
 def logged_losses(log: str) -> List[float]:
     lines = (line.partition("| train_inner | ")[2] for line in log.splitlines(keepends=True))
     return [float(json.loads(line)["loss"]) for line in lines if line.endswith("}\n")]
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def train(quick: bool, runs: int) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def loss_cases() -> Iterator[Case]:
             z.grad = None
 
         def step(loss: Callable[..., Tensor], z: Tensor = z) -> None:
-            z.grad = None
+            forget(z)
             loss(z, y).backward()
 
         def gate(z: Tensor = z) -> float:

@@ -10,19 +10,18 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from .harness import Row
+from .processes import SCRIPTS, cpu_seconds, peak_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = "FAIRSEQ_ENTMAX_BENCH_DATA"
 TWINS = {"softmax": 1.0, "1.5-entmax": 1.5, "sparsemax": 2.0}
 UPDATES, VALIDATIONS = 1000, 20
-TICKS = os.sysconf("SC_CLK_TCK")
 
 Point = Dict[str, float]
 
@@ -40,7 +39,8 @@ def demo_data(folder: Path) -> Path:
     subprocess.run([sys.executable, str(prepare), str(folder)], check=True, stdout=sys.stderr)
     subprocess.run(
         [
-            *(_script("fairseq-preprocess"), "-s", "lemma", "-t", "form", "--joined-dictionary"),
+            *(str(SCRIPTS / "fairseq-preprocess"), "--joined-dictionary"),
+            *("-s", "lemma", "-t", "form"),
             *("--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")),
             *("--destdir", str(folder / "bin")),
         ],
@@ -51,16 +51,12 @@ def demo_data(folder: Path) -> Path:
     return folder / "bin"
 
 
-def _script(name: str) -> str:
-    return str(Path(sysconfig.get_path("scripts")) / name)
-
-
 def train_command(data: Path, alpha: float, updates: int, validations: int) -> List[str]:
     recipe = (ROOT / "examples/translation/recipes/transformer.args").read_text(encoding="utf-8")
     flags = [w for line in recipe.splitlines() if not line.startswith("#") for w in line.split()]
     every = str(max(1, updates // validations))
     return [
-        *(_script("fairseq-train"), str(data), "--user-dir", str(ROOT / "fairseq_entmax")),
+        *(str(SCRIPTS / "fairseq-train"), str(data), "--user-dir", str(ROOT / "fairseq_entmax")),
         *("--task", "translation", "--cpu", "--seed", "1", "--num-workers", "0", *flags),
         *("--criterion", "entmax_loss", "--output-alpha", str(alpha)),
         *("--attention-alpha", str(alpha), "--optimizer", "adam", "--adam-betas", "(0.9,0.98)"),
@@ -69,18 +65,6 @@ def train_command(data: Path, alpha: float, updates: int, validations: int) -> L
         *("--max-tokens", "2048", "--no-save", "--log-format", "json", "--log-interval", "1000000"),
         *("--validate-interval", "1000000", "--validate-interval-updates", every),
     ]
-
-
-def used(pid: int) -> Dict[str, float]:
-    """Processor seconds and peak memory of a process so far."""
-    # the name of the program, in brackets, may hold blanks
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    status = Path(f"/proc/{pid}/status").read_text()
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return {
-        "cpu_s": (int(fields[11]) + int(fields[12])) / TICKS,
-        "peak_mb": int(peak.group(1)) / 1e3 if peak else float("nan"),
-    }
 
 
 def train(command: List[str]) -> Twin:
@@ -99,9 +83,9 @@ def train(command: List[str]) -> Twin:
             tail = [*tail[-20:], line]
             found = re.search(r"\| valid \| (\{.*\})", line)
             if found:
-                now = used(process.pid)
-                peak = now.pop("peak_mb")
-                points.append({**_point(json.loads(found.group(1))), **now})
+                peak = peak_mb(process.pid)
+                points.append(_point(json.loads(found.group(1))))
+                points[-1]["cpu_s"] = cpu_seconds(process.pid)
                 points[-1]["wall_s"] = time.perf_counter() - begun
     if process.returncode or not points:
         raise SystemExit(f"training-curve: fairseq-train failed\n{''.join(tail)}")

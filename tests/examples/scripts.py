@@ -19,5 +19,6 @@ def load(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(file.parent))
-        sys.modules.pop("prepare", None)  # examples have files of the same name
+        for name in ("prepare", "report"):  # examples have files of the same name
+            sys.modules.pop(name, None)
     return module

@@ -1,34 +1,25 @@
 """The inflection example: data in, predictions out, and its report."""
 
-import importlib.util
 import json
 import random
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from fairseq.data import Dictionary
 
 from fairseq_entmax.analysis import read_generation
+from tests.examples.scripts import load
 
-REPO = Path(__file__).parent.parent.parent
 LINES = {
     "german": ["Haus\tHäuser\tN;NOM;PL", "gehen\tgeht\tV;IND;PRS;3;SG", "Tag\tTag\t"],
     "turkish": ["ev\tevler\tN;PL", "de\u00a0da\tde da\tN"],
 }
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(f"inflection_{path.stem}", str(path))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-preparation = load(REPO / "scripts" / "prepare_inflection.py")
-report = load(REPO / "examples" / "inflection" / "report.py")
-collect = load(REPO / "examples" / "inflection" / "collect.py")
+preparation = load("scripts/prepare_inflection.py")
+report = load("examples/inflection/report.py")
+collect = load("examples/inflection/collect.py")
 
 
 def write(folder, name, lines):
