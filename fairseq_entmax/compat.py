@@ -20,6 +20,7 @@ import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
@@ -39,6 +40,7 @@ def apply() -> None:
     generate_with_zero_probabilities()
     block_repeated_ngrams()
     find_groups_by_row()
+    mix_precision_on_cpus()
     be_found_beside_fairseq()
     restore_numpy_compat()
 
@@ -221,6 +223,35 @@ def find_groups_by_row() -> None:
         return original(search, step, lprobs, scores, prev_output_tokens, original_batch_idxs)
 
     _wrap(DiverseBeamSearch, "step", step)
+
+
+def mix_precision_on_cpus() -> None:
+    """Let ``--cpu --amp`` mix precision: the forward pass under autocast to bfloat16.
+
+    Fault: the autocast that ``--amp`` enters is CUDA's, so on a CPU all stays in float32 and
+    nothing is said.
+    Versions: every fairseq. Test: tests/test_compat.py::test_amp_*.
+    """
+
+    def train_step(
+        original: Any,
+        task: Any,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        def mixed(model: Any, sample: Any) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return criterion(model, sample)
+
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        amp = isinstance(optimizer, AMPOptimizer) and on_cpu
+        return original(task, sample, model, mixed if amp else criterion, optimizer, *args, **kwargs)
+
+    _wrap(FairseqTask, "train_step", train_step)
 
 
 def be_found_beside_fairseq() -> None:

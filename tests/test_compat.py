@@ -11,9 +11,12 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import LanguagePairDataset, ListDataset, TokenBlockDataset, data_utils
+from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import FairseqTask
 
 from fairseq_entmax import compat
+from fairseq_entmax.criterions.entmax_loss import EntmaxLossCriterion
+from tests.builders import Task, batch, build
 from tests.decoding.table_model import dictionary
 
 checks_pickles = pytest.mark.skipif(
@@ -131,6 +134,42 @@ def test_numpy_compat_in_bucketed_translation_data():
     words = dictionary("abcdef")
     pairs = LanguagePairDataset(data, sizes, words, data, sizes, words, num_buckets=2)
     assert len(pairs.buckets) > 0 and len(pairs) == 3
+
+
+class PlainOptimizer:
+    def backward(self, loss):
+        loss.backward()
+
+
+class MixedOptimizer(PlainOptimizer, AMPOptimizer):
+    def __init__(self):
+        pass
+
+
+def step(arch, optimizer):
+    """The types that the first projection of the decoder returned, the loss, the gradients."""
+    model = build(arch)
+    types = []
+    linear = next(m for m in model.decoder.modules() if isinstance(m, torch.nn.Linear))
+    linear.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    task = Task()
+    criterion = EntmaxLossCriterion(task, sentence_avg=False)
+    arguments = {"sample": batch(), "model": model, "criterion": criterion, "update_num": 0}
+    loss, _, _ = FairseqTask.train_step(task, optimizer=optimizer, **arguments)
+    return set(types), loss.item(), torch.nn.utils.parameters_to_vector(
+        parameter.grad for parameter in model.parameters() if parameter.grad is not None
+    )
+
+
+@pytest.mark.parametrize("arch", ["transformer_entmax_tiny", "lstm_entmax"])
+def test_amp_mixes_precision_on_a_cpu(arch):
+    types, loss, gradient = step(arch, PlainOptimizer())
+    assert types == {torch.float32}
+    types, mixed_loss, mixed_gradient = step(arch, MixedOptimizer())
+    assert types == {torch.bfloat16}
+    assert mixed_loss == pytest.approx(loss, rel=2e-2)
+    assert mixed_gradient.dtype == torch.float32
+    assert torch.cosine_similarity(mixed_gradient, gradient, dim=0) > 0.99
 
 
 def test_applied_once():

@@ -135,6 +135,10 @@ def test_half_precision_trains_alike(losses, name):
     assert losses(name) == pytest.approx(losses("plain"), rel=0.05)
 
 
+def test_amp_is_mixed_precision_on_a_cpu_too(losses):
+    assert losses("amp") != losses("plain")
+
+
 def test_fused_output_changes_nothing(losses, folder):
     assert losses("unfused") == pytest.approx(losses("plain"), rel=1e-3)
     commands.assert_same_parameters(
