@@ -248,8 +248,8 @@ def mix_precision_on_cpus() -> None:
                 return criterion(model, sample)
 
         on_cpu = next(model.parameters()).device.type == "cpu"
-        amp = isinstance(optimizer, AMPOptimizer) and on_cpu
-        return original(task, sample, model, mixed if amp else criterion, optimizer, *args, **kwargs)
+        step = mixed if on_cpu and isinstance(optimizer, AMPOptimizer) else criterion
+        return original(task, sample, model, step, optimizer, *args, **kwargs)
 
     _wrap(FairseqTask, "train_step", train_step)
 

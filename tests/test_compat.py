@@ -156,9 +156,8 @@ def step(arch, optimizer):
     criterion = EntmaxLossCriterion(task, sentence_avg=False)
     arguments = {"sample": batch(), "model": model, "criterion": criterion, "update_num": 0}
     loss, _, _ = FairseqTask.train_step(task, optimizer=optimizer, **arguments)
-    return set(types), loss.item(), torch.nn.utils.parameters_to_vector(
-        parameter.grad for parameter in model.parameters() if parameter.grad is not None
-    )
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return set(types), loss.item(), torch.nn.utils.parameters_to_vector(gradients)
 
 
 @pytest.mark.parametrize("arch", ["transformer_entmax_tiny", "lstm_entmax"])

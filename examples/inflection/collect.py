@@ -16,6 +16,10 @@ import fairseq_entmax
 
 HERE = Path(__file__).resolve().parent
 REPORT = re.compile(r"^(?P<split>dev|test)-beam(?P<beam>\d+)-models(?P<models>\d+)-report\.json$")
+# what makes a model; the rest of a command is the budget that it was trained with
+MODEL = re.compile(
+    r" --(languages|output-alpha|attention-alpha|arch|seed|gate) ('[^']*'|\S+)| --share-gate-output"
+)
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
 
@@ -61,6 +65,11 @@ def option(row: Dict[str, Any], name: str) -> str:
     return found[1] if found else ""
 
 
+def budget(row: Dict[str, Any]) -> str:
+    """What runs beside each other in a table have in common: their options but the model's."""
+    return " ".join(re.sub(r" --$", "", MODEL.sub("", row["command"])).split()[1:])
+
+
 def model_name(row: Dict[str, Any]) -> str:
     name = option(row, "arch").replace("_entmax", "").replace("_", " ").replace("lstm", "LSTM")
     if name.startswith("two"):
@@ -99,13 +108,15 @@ def by_language(results: List[Dict[str, Any]]) -> List[str]:
 
 
 def tables(results: List[Dict[str, Any]]) -> str:
-    """A section for each set of languages and split, the runs in it beside each other."""
+    """A section for each set of languages, budget and split, its runs beside each other."""
     groups: Dict[Any, List[Dict[str, Any]]] = {}
     for row in results:
-        groups.setdefault((len(row["languages"]), row["split"], row["beam"]), []).append(row)
+        key = len(row["languages"]), budget(row), row["split"], row["beam"]
+        groups.setdefault(key, []).append(row)
     lines: List[str] = []
-    for (n_languages, split, beam), group in sorted(groups.items()):
-        lines += [f"## {n_languages} languages, {split} set, beam {beam}", "", *table(group), ""]
+    for (n_languages, options, split, beam), group in sorted(groups.items()):
+        title = f"## {n_languages} languages, {split} set, beam {beam}"
+        lines += [title + (f", `{options}`" if options else ""), "", *table(group), ""]
         lines += ["Commands (before them `--data` and `--out`), and accuracy by language:", "```"]
         lines += [row["command"] for row in group] + ["```", "", *by_language(group), ""]
     return "\n".join(lines)

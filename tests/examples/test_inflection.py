@@ -259,6 +259,20 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     assert "| german | 81.2% | 75.0% |" in page
 
 
+def test_budgets_do_not_share_a_table(tmp_path, monkeypatch):
+    command = "run.sh --languages '{}' --output-alpha 1.5 --arch lstm_entmax --seed 1{}"
+    outs = [
+        finished_run(tmp_path / "a", command.format("a b", " --quick -- --amp"), 0.5, 60),
+        finished_run(tmp_path / "b", command.format("c d", " -- --amp --gate none"), 0.25, 60),
+        finished_run(tmp_path / "c", command.format("a b", " -- --gate none"), 0.75, 60),
+    ]
+    (tmp_path / "RESULTS.md").write_text("<!-- tables -->\n<!-- end of tables -->\n")
+    _, page = collected(monkeypatch, tmp_path, *outs)
+    headings = [line for line in page.splitlines() if line.startswith("##")]
+    common = "## 2 languages, dev set, beam 5"
+    assert headings == [common, f"{common}, `-- --amp`", f"{common}, `--quick -- --amp`"]
+
+
 @pytest.mark.parametrize(("left", "message"), [("experiment.txt", "no report yet"), ("", "no exp")])
 def test_unfinished_runs_are_not_added(tmp_path, monkeypatch, left, message):
     if left:
