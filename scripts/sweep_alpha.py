@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -52,13 +51,6 @@ def command(cell: Cell, args: argparse.Namespace, options: List[str]) -> List[st
     ]
 
 
-def words_per_second(log: Path) -> float:
-    """The median over a training's progress lines: a pause of the machine does not count."""
-    found = re.findall(r"\| train(?:_inner)? .*\bwps[= ]([\d.]+)", log.read_text(encoding="utf-8"))
-    rates = [rate for rate in map(float, found) if rate > 0]
-    return statistics.median(rates) if rates else float("nan")
-
-
 def result(cell: Cell, folder: Path, test: str) -> Row:
     """What a finished run left behind.
 
@@ -68,9 +60,7 @@ def result(cell: Cell, folder: Path, test: str) -> Row:
     scores = sorted((folder / "test" / Path(test).name).glob("beam*/result.json"))
     if not scores:
         raise FileNotFoundError(folder)
-    found = json.loads(scores[0].read_text(encoding="utf-8"))
-    speed = words_per_second(folder / "train.log")
-    return {**cell._asdict(), **found, "words_per_second": speed}
+    return {**cell._asdict(), **json.loads(scores[0].read_text(encoding="utf-8"))}
 
 
 def table(rows: List[Row]) -> Iterator[str]:

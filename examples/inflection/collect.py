@@ -6,29 +6,25 @@ python examples/inflection/collect.py --hardware "2 cores of ..." OUT [OUT ...]
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-import torch
-from report import write
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import fairseq_entmax
+from results import Row, add, budget, experiment, option, training_seconds, versions
 
 HERE = Path(__file__).resolve().parent
 REPORT = re.compile(r"^(?P<split>dev|test)-beam(?P<beam>\d+)-models(?P<models>\d+)-report\.json$")
-# what makes a model; the rest of a command is the budget that it was trained with
+# the options that make a model
 MODEL = re.compile(
     r" --(languages|output-alpha|attention-alpha|arch|seed|gate) ('[^']*'|\S+)| --share-gate-output"
 )
-MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
 
-def rows(out: Path, hardware: str) -> Iterator[Dict[str, Any]]:
+def rows(out: Path, hardware: str) -> Iterator[Row]:
     """One for each report of a run."""
-    experiment = out / "experiment.txt"
-    if not experiment.is_file():
-        raise SystemExit(f"{out}: no experiment.txt, so not a folder of run.sh")
-    command = experiment.read_text(encoding="utf-8").strip()
+    command = experiment(out)
     reports = [(path, REPORT.match(path.name)) for path in sorted(out.glob("*-report.json"))]
     if not any(match for _, match in reports):
         raise SystemExit(f"{out}: no report yet: run.sh has not come to its end")
@@ -42,42 +38,31 @@ def rows(out: Path, hardware: str) -> Iterator[Dict[str, Any]]:
             "split": match["split"],
             "beam": int(match["beam"]),
             "models": int(match["models"]),
-            "hours": round(sum(map(training_seconds, models)) / 3600, 2),
+            "hours": round(sum(map(seconds, models)) / 3600, 2),
             "hardware": hardware,
-            "versions": f"torch {torch.__version__}, fairseq_entmax {fairseq_entmax.__version__}",
+            "versions": versions(),
             **report,
         }
 
 
-def training_seconds(folder: Path) -> float:
-    """All parts of a training that was stopped and resumed."""
+def seconds(folder: Path) -> float:
+    """How long a model was trained."""
     paths = (folder / "checkpoint_last.pt", folder / "checkpoint_best.pt")
-    checkpoint = torch.load(str(next(filter(Path.is_file, paths))), map_location="cpu")
-    return checkpoint["extra_state"]["previous_training_time"]
+    return training_seconds(next(filter(Path.is_file, paths)))
 
 
-def key(row: Dict[str, Any]) -> Any:
+def key(row: Row) -> Any:
     return row["command"], row["split"], row["beam"], row["models"]
 
 
-def option(row: Dict[str, Any], name: str) -> str:
-    found = re.search(rf"--{name} (\S+)", row["command"])
-    return found[1] if found else ""
-
-
-def budget(row: Dict[str, Any]) -> str:
-    """What runs beside each other in a table have in common: their options but the model's."""
-    return " ".join(re.sub(r" --$", "", MODEL.sub("", row["command"])).split()[1:])
-
-
-def model_name(row: Dict[str, Any]) -> str:
+def model_name(row: Row) -> str:
     name = option(row, "arch").replace("_entmax", "").replace("_", " ").replace("lstm", "LSTM")
     if name.startswith("two"):
         name += ", ungated" if option(row, "gate") == "none" else ", gated"
     return name + (f", ensemble of {row['models']}" if row["models"] > 1 else "")
 
 
-def table(results: List[Dict[str, Any]]) -> List[str]:
+def table(results: List[Row]) -> List[str]:
     lines = [
         "| model | output alpha | attention alpha | accuracy | Levenshtein | support | attended |"
         " exact | hours | seed |",
@@ -94,7 +79,7 @@ def table(results: List[Dict[str, Any]]) -> List[str]:
     return lines
 
 
-def by_language(results: List[Dict[str, Any]]) -> List[str]:
+def by_language(results: List[Row]) -> List[str]:
     """Accuracy of every language, a column for each run."""
     names = [
         f"{model_name(r)} ({option(r, 'output-alpha')}, {option(r, 'attention-alpha')})"
@@ -107,11 +92,11 @@ def by_language(results: List[Dict[str, Any]]) -> List[str]:
     return lines
 
 
-def tables(results: List[Dict[str, Any]]) -> str:
+def tables(results: List[Row]) -> str:
     """A section for each set of languages, budget and split, its runs beside each other."""
-    groups: Dict[Any, List[Dict[str, Any]]] = {}
+    groups: Dict[Any, List[Row]] = {}
     for row in results:
-        key = len(row["languages"]), budget(row), row["split"], row["beam"]
+        key = len(row["languages"]), budget(row, MODEL), row["split"], row["beam"]
         groups.setdefault(key, []).append(row)
     lines: List[str] = []
     for (n_languages, options, split, beam), group in sorted(groups.items()):
@@ -128,18 +113,8 @@ def main() -> None:
     parser.add_argument("--hardware", required=True, help="what they ran on")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of RESULTS.md")
     args = parser.parse_args()
-    stored, page = args.into / "results.json", args.into / "RESULTS.md"
-    results = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else []
-    known = {key(row): row for row in results}
-    known.update((key(row), row) for out in args.outs for row in rows(out, args.hardware))
-    text = page.read_text(encoding="utf-8")
-    if any(text.count(mark) != 1 for mark in MARKS):
-        raise SystemExit(f"{page}: the tables go between {MARKS[0]} and {MARKS[1]}, once each")
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    results = list(known.values())
-    write(stored, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write(page, f"{before}{MARKS[0]}\n{tables(results)}{MARKS[1]}{after}")
+    rows_of_all = (row for out in args.outs for row in rows(out, args.hardware))
+    add(args.into, rows_of_all, key, tables)
 
 
 if __name__ == "__main__":

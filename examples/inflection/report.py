@@ -3,7 +3,7 @@
 import argparse
 import json
 import logging
-import os
+import sys
 from pathlib import Path
 from typing import Dict, Iterable, List
 
@@ -13,6 +13,10 @@ from fairseq import checkpoint_utils, utils
 from fairseq_entmax.analysis import Sentence, measure_sparsity, read_generation
 from fairseq_entmax.modules.symbols import is_language, language_of
 from fairseq_entmax.scoring import levenshtein
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from results import write
 
 
 def mean(values: Iterable[float]) -> float:
@@ -62,12 +66,6 @@ def markdown(languages: Dict[str, Dict[str, float]], total: Dict[str, float]) ->
     lines += ["", f"{support:.2f} characters have p > 0 at a step; {attended:.2f} source symbols"]
     lines += ["are attended to."]
     return lines
-
-
-def write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -125,6 +125,10 @@ if [ "$(cat "$out/trained" 2> /dev/null)" != "${train[*]}" ]; then
     fail "fairseq-train failed, the whole log is $out/train.log"
   fi
   "$python" "$here/average.py" "$out/checkpoints" --last "$average" --out "$out/averaged.pt"
+  echo "run.sh --src $src --tgt $tgt --recipe $recipe --output-alpha $output_alpha \
+--attention-alpha $attention_alpha --vocab $vocab --max-update $max_update \
+--label-smoothing $label_smoothing --average $average --seed $seed${flags[*]:+ -- ${flags[*]}}" \
+    > "$out/experiment.txt"
   echo "${train[*]}" > "$out/trained"
 fi
 
@@ -137,4 +141,5 @@ logged "$found/generated.part" "$scripts/fairseq-generate" "$test_out/bin" "${de
 mv "$found/generated.part" "$found/generated.txt"
 logged "$test_out/validated.json" "$scripts/fairseq-validate" "$test_out/bin" "${decode[@]}" \
   --valid-subset test --log-format json --skip-invalid-size-inputs-valid-test
-"$python" "$here/score.py" "$found" --test "$test_out" --model "$out/text/spm.model" --tgt "$tgt"
+"$python" "$here/score.py" "$found" --test "$test_out" --model "$out/text/spm.model" --tgt "$tgt" \
+  --train-log "$out/train.log"

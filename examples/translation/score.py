@@ -1,10 +1,12 @@
 """What a search found, as text, with BLEU, chrF, empty answers and the support of the model.
 
-python score.py TEST/beam5 --test TEST --model spm.model --tgt en
+python score.py TEST/beam5 --test TEST --model spm.model --tgt en --train-log train.log
 """
 
 import argparse
 import json
+import re
+import statistics
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -37,6 +39,13 @@ def logged(validated: Path, name: str) -> float:
     return float(json.loads(found[-1][found[-1].index("{") :])[f"test_{name}"])
 
 
+def words_per_second(log: Path) -> float:
+    """The median over a training's progress lines: a pause of the machine does not count."""
+    found = re.findall(r"\| train(?:_inner)? .*\bwps[= ]([\d.]+)", log.read_text(encoding="utf-8"))
+    rates = [rate for rate in map(float, found) if rate > 0]
+    return statistics.median(rates) if rates else float("nan")
+
+
 def scores(answers: List[str], references: List[str], tokenizer: str) -> Dict[str, Any]:
     """Corpus BLEU and chrF2 by sacrebleu, with BLEU's signature."""
     if len(answers) != len(references):
@@ -57,6 +66,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="with reference, validated.json")
     parser.add_argument("--model", type=Path, required=True, help="spm.model of the training")
     parser.add_argument("--tgt", required=True, help="target language")
+    parser.add_argument("--train-log", type=Path, required=True, help="for the speed of training")
     args = parser.parse_args()
 
     answers = hypotheses(args.found / "generated.txt", args.model)
@@ -64,6 +74,7 @@ def main() -> None:
     result = scores(answers, read_lines(args.test / "reference"), tokenizer)
     for name in ("support", "gold_in_support"):
         result[name] = logged(args.test / "validated.json", name)
+    result["words_per_second"] = words_per_second(args.train_log)
     write(args.found / "hypotheses", answers)
     write(args.found / "result.json", [json.dumps(result, indent=1)])
     print(

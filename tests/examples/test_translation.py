@@ -23,6 +23,7 @@ FOLDER = REPO / "examples" / "translation"
 RECIPES = sorted(path.stem for path in (FOLDER / "recipes").glob("*.args"))
 
 average = load("examples/translation/average.py")
+collect = load("examples/translation/collect.py")
 score = load("examples/translation/score.py")
 sweep = load("scripts/sweep_alpha.py")
 
@@ -79,6 +80,13 @@ def test_from_raw_text_to_bleu(tmp_path):
     assert found.group(4).startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     result = json.loads((tmp_path / "out/test/t/beam5/result.json").read_text())
     assert result["empty"] == 0 and result["gold_in_support"] > 0.9
+
+    state = torch.load(str(tmp_path / "out" / "averaged.pt"), map_location="cpu")
+    assert 0 < state["extra_state"]["previous_training_time"] < 900
+    assert result["words_per_second"] > 0
+    experiment = (tmp_path / "out" / "experiment.txt").read_text().strip()
+    assert experiment.startswith("run.sh --src de --tgt en --recipe transformer --output-alpha 1.5")
+    assert experiment.endswith(f"--seed 1 -- {tiny} --max-update 120 --disable-validation")
 
     # the schedule follows the length that was given behind --
     trained = (tmp_path / "out" / "trained").read_text().split()
@@ -210,6 +218,78 @@ def test_scores_count_empty_answers():
         score.scores(["a", "b"], references, "13a")
 
 
+def test_speed_is_the_median_of_a_log(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"| train_inner | 1 loss=2, wps={x}, ups=3\n" for x in (0, 5, 900, 7)))
+    assert score.words_per_second(log) == 7
+    log.write_text("nothing was trained\n")
+    assert math.isnan(score.words_per_second(log))
+
+
+# ---- the page of results
+
+
+def finished_run(folder, alphas, more, *beams):
+    """What run.sh leaves behind, BLEU = beam + 30."""
+    command = "run.sh --src de --tgt en --recipe {} --output-alpha {} --attention-alpha {}"
+    folder.mkdir()
+    (folder / "experiment.txt").write_text(f"{command.format(*alphas)} {more}\n")
+    state = {"args": None, "cfg": None, "model": {}, "extra_state": {"previous_training_time": 90}}
+    torch.save(state, str(folder / "averaged.pt"))
+    for beam in beams:
+        found = {"bleu": 30 + beam, "chrf": 55.5, "support": 2.25, "gold_in_support": 0.875}
+        found.update(lines=5, empty=1, signature="nrefs:1", words_per_second=700.4)
+        (folder / "test" / "t" / f"beam{beam}").mkdir(parents=True)
+        (folder / "test" / "t" / f"beam{beam}" / "result.json").write_text(json.dumps(found))
+    return folder
+
+
+def collected(monkeypatch, into, *outs):
+    arguments = ["collect.py", "--corpus", "c", "--hardware", "a core", "--into", into, *outs]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    collect.main()
+    return json.loads((into / "results.json").read_text()), (into / "RESULTS.md").read_text()
+
+
+def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
+    more = "--max-update 9 --label-smoothing {} --seed {} -- --amp{}"
+    outs = [
+        finished_run(tmp_path / "1", ("transformer", 1.5, 1.5), more.format(0, 1, ""), 5, 50),
+        finished_run(
+            tmp_path / "2",
+            ("lstm", 1.5, 1),
+            more.format(0.01, 2, " --label-smoothing-prior unigram --learn-attention-alpha"),
+            5,
+        ),
+        finished_run(tmp_path / "3", ("transformer", 1, 1), "--max-update 10 --seed 1", 5),
+    ]
+    (tmp_path / "RESULTS.md").write_text("above\n<!-- tables -->\n<!-- end of tables -->\nbelow\n")
+    collected(monkeypatch, tmp_path, outs[0])
+    results, page = collected(monkeypatch, tmp_path, *outs)
+    assert [(row["beam"], row["bleu"]) for row in results] == [(5, 35), (50, 80), (5, 35), (5, 35)]
+    assert {row["hardware"] for row in results} == {"a core"}
+    assert page.startswith("above\n") and page.endswith("\nbelow\n")
+    sections = page.split("## c de-en, t\n")[1:]
+    assert len(sections) == 2  # one for each length of training
+    same = next(section for section in sections if "`--max-update 9 -- --amp`" in section)
+    figures = "55.50 | 2.2 | 87.5% | 1 | 700 | 2 min"
+    for start, seed in (
+        ("| transformer | 1.5 | 1.5 | 5 | 35.00", 1),
+        ("| transformer | 1.5 | 1.5 | 50 | 80.00", 1),
+        ("| LSTM, unigram smoothing 0.01, learned alphas | 1.5 | 1 | 5 | 35.00", 2),
+    ):
+        assert f"{start} | {figures} | {seed} |" in same
+    assert (tmp_path / "1" / "experiment.txt").read_text() in same
+
+
+@pytest.mark.parametrize(("left", "message"), [("experiment.txt", "no result"), ("", "no exp")])
+def test_unfinished_runs_are_not_added(tmp_path, monkeypatch, left, message):
+    if left:
+        (tmp_path / left).touch()
+    with pytest.raises(SystemExit, match=message):
+        collected(monkeypatch, tmp_path, tmp_path)
+
+
 # ---- the sweep
 
 
@@ -225,11 +305,10 @@ def fake_runs(monkeypatch):
             return SimpleNamespace(returncode=1)
         bleu = 10 * float(given["--output-alpha"]) + int(given["--seed"])
         found = {"bleu": bleu, "chrf": 1, "support": 2, "gold_in_support": 1, "empty": 0}
+        found["words_per_second"] = 7
         out = sweep.Path(given["--out"])
         (out / "test/t/beam5").mkdir(parents=True)
         (out / "test/t/beam5/result.json").write_text(json.dumps(found))
-        lines = [f"| INFO | train_inner | 1 loss=2, wps={wps}, ups=3" for wps in (0, 5, 900, 7)]
-        (out / "train.log").write_text("\n".join(lines))
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(sweep.subprocess, "run", run)

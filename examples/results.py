@@ -1,0 +1,80 @@
+"""What the collect.py of an example does: rows into results.json, tables into RESULTS.md."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Pattern
+
+import torch
+
+import fairseq_entmax
+
+MARKS = "<!-- tables -->", "<!-- end of tables -->"
+
+Row = Dict[str, Any]
+
+
+def write(path: Path, text: str) -> None:
+    """All or nothing: a file that exists is complete."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def versions() -> str:
+    return f"torch {torch.__version__}, fairseq_entmax {fairseq_entmax.__version__}"
+
+
+def training_seconds(checkpoint: Path) -> float:
+    """All parts of a training that was stopped and resumed."""
+    state = torch.load(str(checkpoint), map_location="cpu")
+    return state["extra_state"]["previous_training_time"]
+
+
+def experiment(out: Path) -> str:
+    """The command of a run.
+
+    Raises:
+        SystemExit: the folder is not one of run.sh.
+    """
+    path = out / "experiment.txt"
+    if not path.is_file():
+        raise SystemExit(f"{out}: no experiment.txt, so not a folder of run.sh")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def option(row: Row, name: str) -> str:
+    """The value of an option in the command of a run, empty if it has none."""
+    found = re.search(rf" --{name} (\S+)", row["command"])
+    return found[1] if found else ""
+
+
+def budget(row: Row, model: Pattern[str]) -> str:
+    """The options of a run without those that make the model: runs with the same compare."""
+    return " ".join(re.sub(r" --$", "", model.sub("", row["command"])).split()[1:])
+
+
+def add(
+    into: Path,
+    rows: Iterable[Row],
+    key: Callable[[Row], Any],
+    tables: Callable[[List[Row]], str],
+) -> None:
+    """Rows of the same key take each other's place; the tables are made anew from all.
+
+    Raises:
+        SystemExit: RESULTS.md has no place for tables, or more than one.
+    """
+    stored, page = into / "results.json", into / "RESULTS.md"
+    results = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else []
+    known = {key(row): row for row in results}
+    known.update((key(row), row) for row in rows)
+    text = page.read_text(encoding="utf-8")
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise SystemExit(f"{page}: the tables go between {MARKS[0]} and {MARKS[1]}, once each")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    results = list(known.values())
+    write(stored, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write(page, f"{before}{MARKS[0]}\n{tables(results)}{MARKS[1]}{after}")
