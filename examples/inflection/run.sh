@@ -129,7 +129,7 @@ for ((i = 0; i < ensemble; i++)); do
       --encoder-bidirectional --share-all-embeddings \
       --encoder-embed-dim $embedding --decoder-embed-dim $embedding \
       --decoder-out-embed-dim $embedding \
-      --encoder-hidden-size $encoder --decoder-hidden-size $decoder --dropout 0.3 \
+      --encoder-hidden-size $encoder --decoder-hidden-size $decoder --dropout 0.1 \
       --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1 --batch-size 64 \
       --lr 0.003 --lr-scheduler polynomial_decay --warmup-updates 200 \
       --total-num-update "$updates" --max-update "$updates" --seed $((seed + i)) \
