@@ -116,8 +116,8 @@ def main() -> None:
     parser.add_argument("--hardware", required=True, help="what they ran on")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of RESULTS.md")
     args = parser.parse_args()
-    rows_of_all = (row for out in args.outs for row in rows(out, args.hardware))
-    add(args.into, rows_of_all, key, tables)
+    collected = (row for out in args.outs for row in rows(out, args.hardware))
+    add(args.into, collected, key, tables)
 
 
 if __name__ == "__main__":
