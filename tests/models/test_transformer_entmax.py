@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax_loss
 from fairseq_entmax.modules import EntmaxMultiheadAttention
-from tests.builders import batch, build, sharpen
+from tests.builders import Task, batch, build, sharpen
 
 ARCH, STOCK = "transformer_entmax_tiny", "transformer_tiny"
 OPTIONS = {
@@ -180,3 +180,38 @@ def test_beams_share_the_encoder():
 
 def test_hub_offers_no_softmax_models():
     assert type(build(ARCH)).hub_models() == {}
+
+
+def last_norm(model):
+    decoder = model.decoder
+    return decoder.layer_norm or decoder.layers[-1].final_layer_norm
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+def test_a_sparse_output_starts_with_features_of_norm_one(before):
+    flags = {"decoder_normalize_before": before}
+    model, softmax = build(ARCH, **flags), build(ARCH, output_alpha=1.0, **flags)
+    features = model(**batch()["net_input"], features_only=True)[0]
+    assert_close(features.norm(dim=-1), torch.ones(features.shape[:2]), atol=1e-3, rtol=0)
+    assert_close(last_norm(softmax).weight, torch.ones(softmax.decoder.embed_dim))
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+def test_more_words_are_possible_at_the_start(alpha):
+    """The stock gain leaves most words without a gradient that are no answers."""
+    model = build(ARCH, task=Task(2000), output_alpha=alpha, decoder_normalize_before=True)
+
+    def support():
+        out = model(**batch()["net_input"])
+        return (model.get_normalized_probs(out, log_probs=False) > 0).float().sum(-1).mean()
+
+    small = support()
+    with torch.no_grad():
+        last_norm(model).weight.fill_(1)
+    assert small > 2 * support()
+
+
+def test_a_loaded_model_keeps_its_gain():
+    stock, model = build(STOCK), build(ARCH)
+    model.load_state_dict(stock.state_dict())
+    assert_close(last_norm(model).weight, last_norm(stock).weight)
