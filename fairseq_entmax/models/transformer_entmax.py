@@ -122,11 +122,13 @@ def _narrow_scores(decoder: EntmaxTransformerDecoder) -> None:
     and the others get no gradient but as answers; dropout's noise, half a deviation, is as large
     as the leads that matter. examples/translation/RESULTS.md has what it changes.
     """
+    if decoder.output_alpha == 1:
+        return
     norm = decoder.layer_norm
     if norm is None and len(decoder.layers):  # normalised after each layer
-        norm = getattr(_unwrapped(decoder.layers[-1]), "final_layer_norm", None)
+        norm = decoder.layers[-1].final_layer_norm
     gain = getattr(norm, "weight", None)
-    if decoder.output_alpha > 1 and isinstance(gain, nn.Parameter):  # not so where it is sharded
+    if isinstance(gain, nn.Parameter):  # not so where it is sharded
         with torch.no_grad():
             gain.mul_(gain.numel() ** -0.5)
 
