@@ -1,5 +1,6 @@
 """Command-line flags that every arch of this package has, and their defaults."""
 
+import math
 from argparse import ArgumentParser
 from typing import Any, NamedTuple, Sequence
 
@@ -48,6 +49,15 @@ def add_alpha_args(
     )
 
 
+def add_temperature_arg(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--attention-temperature",
+        type=float,
+        metavar="T",
+        help="the scores of sparse attention are divided by it (default: 4 ** (alpha - 1))",
+    )
+
+
 def set_alpha_defaults(args: Any) -> None:
     """Fill in what was not given; also under hydra, which never sees the parser."""
     for name in ("output_alpha", "attention_alpha"):
@@ -79,3 +89,22 @@ def attention_alphas(args: Any) -> AttentionAlphas:
         if args.learn_attention_alpha:
             check_learned_start(alpha)
     return alphas
+
+
+def attention_temperature(args: Any, alpha: float) -> float:
+    """--attention-temperature, or 4 ** (alpha - 1), which is 1 at softmax.
+
+    Where p is even over n positions, dp/dz of alpha-entmax is n ** (alpha - 1) times softmax's.
+    With as large a step in z, heads are on one position, where they have no gradient, before they
+    have found the right one. n = 4 undoes that as far as it was found to help
+    (examples/translation/RESULTS.md).
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    given = getattr(args, "attention_temperature", None)
+    if given is None:
+        return 4 ** (alpha - 1)
+    if not 0 < given < math.inf:
+        raise ValueError(f"--attention-temperature must be a number > 0, got {given}")
+    return given

@@ -20,7 +20,13 @@ from fairseq_entmax.modules import (
     check_output_args,
 )
 
-from .flags import add_alpha_args, attention_alphas, set_alpha_defaults
+from .flags import (
+    add_alpha_args,
+    add_temperature_arg,
+    attention_alphas,
+    attention_temperature,
+    set_alpha_defaults,
+)
 
 
 class EntmaxTransformerEncoder(TransformerEncoder):
@@ -30,9 +36,7 @@ class EntmaxTransformerEncoder(TransformerEncoder):
         layer = super().build_encoder_layer(args)
         inner = _unwrapped(layer)
         alpha = attention_alphas(self.args).encoder
-        inner.self_attn = EntmaxMultiheadAttention.from_stock(
-            inner.self_attn, alpha, self.args.learn_attention_alpha
-        )
+        inner.self_attn = _sparse_attention(inner.self_attn, alpha, self.args)
         # fairseq 0.12.2's fused layer knows only softmax and fails after layer norm
         inner.can_use_fastpath = False
         return layer
@@ -49,15 +53,17 @@ class EntmaxTransformerDecoder(EntmaxOutputMixin, TransformerDecoder):
     def build_decoder_layer(self, args: Any, no_encoder_attn: bool = False) -> nn.Module:
         layer = super().build_decoder_layer(args, no_encoder_attn)
         inner = _unwrapped(layer)
-        alphas, learn = attention_alphas(self.args), self.args.learn_attention_alpha
-        inner.self_attn = EntmaxMultiheadAttention.from_stock(
-            inner.self_attn, alphas.decoder, learn
-        )
+        alphas = attention_alphas(self.args)
+        inner.self_attn = _sparse_attention(inner.self_attn, alphas.decoder, self.args)
         if inner.encoder_attn is not None:
-            inner.encoder_attn = EntmaxMultiheadAttention.from_stock(
-                inner.encoder_attn, alphas.cross, learn
-            )
+            inner.encoder_attn = _sparse_attention(inner.encoder_attn, alphas.cross, self.args)
         return layer
+
+
+def _sparse_attention(attention: nn.Module, alpha: float, args: Any) -> nn.Module:
+    return EntmaxMultiheadAttention.from_stock(
+        attention, alpha, args.learn_attention_alpha, attention_temperature(args, alpha)
+    )
 
 
 def _unwrapped(layer: nn.Module) -> nn.Module:
@@ -86,6 +92,7 @@ class TransformerEntmaxModel(TransformerModel):
     def add_args(cls, parser):
         super().add_args(parser)
         add_alpha_args(parser)
+        add_temperature_arg(parser)
 
     @classmethod
     def build_model(cls, args, task):

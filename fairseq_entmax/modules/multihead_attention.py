@@ -1,5 +1,6 @@
 """fairseq's multi-head attention with alpha-entmax in place of softmax."""
 
+import math
 from copy import copy
 from types import FunctionType
 from typing import Dict, Optional, Tuple
@@ -34,9 +35,9 @@ def _renamed(function: FunctionType, name: str, **replaced: object) -> FunctionT
 class EntmaxMultiheadAttention(MultiheadAttention):
     """Multi-head attention whose weights are alpha-entmax of the scores, with exact zeros.
 
-    p = entmax_alpha(q k^T / sqrt(d) + mask) for each head and target position. Everything else
-    (projections, incremental state, reordering, key padding, add_zero_attn, quantisation noise)
-    is fairseq's. Make one with :meth:`from_stock`.
+    p = entmax_alpha(q k^T / (T sqrt(d)) + mask) for each head and target position; T is the
+    temperature, 1 unless given. Everything else (projections, incremental state, reordering, key
+    padding, add_zero_attn, quantisation noise) is fairseq's. Make one with :meth:`from_stock`.
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 4; Correia et al. (EMNLP 2019).
@@ -46,19 +47,26 @@ class EntmaxMultiheadAttention(MultiheadAttention):
 
     @classmethod
     def from_stock(
-        cls, attention: MultiheadAttention, alpha: float, learn_alpha: bool = False
+        cls,
+        attention: MultiheadAttention,
+        alpha: float,
+        learn_alpha: bool = False,
+        temperature: float = 1.0,
     ) -> MultiheadAttention:
         """The sparse twin of a built attention, sharing its parameters; alpha = 1 is itself.
 
         With ``learn_alpha`` every head has an alpha of its own, a parameter that starts at alpha.
+        The scores are divided by ``temperature``, which an attention that stays itself has not.
 
         Raises:
-            ValueError: alpha < 1, or to be learned and not in (1, 2), or the attention runs in
-                xFormers, which has only softmax, or it has add_bias_kv, which fairseq has in
-                torch's fused attention only.
+            ValueError: alpha < 1, or to be learned and not in (1, 2), the temperature is not a
+                positive number, the attention runs in xFormers, which has only softmax, or it has
+                add_bias_kv, which fairseq has in torch's fused attention only.
         """
         if not alpha >= 1:
             raise ValueError(f"attention alpha must be >= 1, got {alpha}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"attention temperature must be a number > 0, got {temperature}")
         if alpha == 1 and not learn_alpha and not isinstance(attention, cls):
             return attention
         if getattr(attention, "use_xformers", False):
@@ -73,6 +81,7 @@ class EntmaxMultiheadAttention(MultiheadAttention):
             )
         # the check is what sends forward into torch's fused softmax attention
         sparse = adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
+        sparse.scaling = attention.head_dim**-0.5 / temperature
         sparse._modules = copy(sparse._modules)  # the stock attention gets no learned alpha
         sparse.learned_alpha = LearnedAlpha(attention.num_heads, alpha) if learn_alpha else None
         return sparse
@@ -150,14 +159,15 @@ EntmaxMultiheadAttention.scores_and_values = _renamed(  # type: ignore[attr-defi
 )
 
 
-def sparsify_attention(module: nn.Module, alpha: float) -> nn.Module:
+def sparsify_attention(module: nn.Module, alpha: float, temperature: float = 1.0) -> nn.Module:
     """Replace every fairseq multi-head attention inside ``module`` by its entmax twin."""
     for name, child in module.named_children():
         if isinstance(child, MultiheadAttention):
-            setattr(module, name, EntmaxMultiheadAttention.from_stock(child, alpha))
+            twin = EntmaxMultiheadAttention.from_stock(child, alpha, temperature=temperature)
+            setattr(module, name, twin)
             if alpha > 1 and hasattr(module, "can_use_fastpath"):
                 # fairseq 0.12.2's fused encoder layer knows only softmax
                 module.can_use_fastpath = False
         else:
-            sparsify_attention(child, alpha)
+            sparsify_attention(child, alpha, temperature)
     return module
