@@ -1,13 +1,18 @@
 """The transformer: every alpha in its place, under all of fairseq's options."""
 
+from argparse import Namespace
+
 import pytest
 import torch
+from fairseq import options
 from fairseq.models.transformer import transformer_decoder, transformer_encoder
 from fairseq.modules import MultiheadAttention
 from torch import nn
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import entmax_loss
+from fairseq_entmax.functional import entmax, entmax_loss
+from fairseq_entmax.models.flags import attention_temperature
+from fairseq_entmax.models.transformer_entmax import TransformerEntmaxModel
 from fairseq_entmax.modules import EntmaxMultiheadAttention
 from tests.builders import Task, batch, build, sharpen
 
@@ -68,6 +73,46 @@ def test_each_alpha_in_its_place(flags, expected):
     assert found == {
         place: [alpha] * 2 for place, alpha in zip(("encoder", "decoder", "cross"), expected)
     }
+
+
+def temperatures(model):
+    found = [m for m in model.modules() if isinstance(m, MultiheadAttention)]
+    return [round(m.head_dim**-0.5 / m.scaling, 9) for m in found]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, [2.0] * 6),
+        ({"attention_alpha": 2.0, "encoder_attention_alpha": 1.0}, [1.0] * 2 + [4.0] * 4),
+        ({"attention_temperature": 3.0, "cross_attention_alpha": 1.0}, [3.0] * 3 + [1.0, 3.0, 1.0]),
+        ({"attention_temperature": 1.0, "learn_attention_alpha": True}, [1.0] * 6),
+    ],
+    ids=["default", "by place", "given", "one"],
+)
+def test_temperature_of_each_attention(flags, expected):
+    assert temperatures(build(ARCH, **flags)) == expected
+
+
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+def test_default_temperature_is_as_steep_as_softmax_over_four_positions(alpha):
+    z = torch.zeros(4, dtype=torch.float64)
+    temperature = attention_temperature(Namespace(), alpha)
+    jacobian = torch.autograd.functional.jacobian(lambda z: entmax(z / temperature, alpha), z)
+    assert_close(jacobian, torch.autograd.functional.jacobian(lambda z: z.softmax(0), z))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -2.0, float("inf"), float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match=f"--attention-temperature .*> 0, got {temperature}"):
+        build(ARCH, attention_temperature=temperature)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], 2.0), (["--attention-temperature", "5"], 5)])
+def test_temperature_on_the_command_line(flags, expected):
+    given = ["data", "--arch", ARCH, "--criterion", "entmax_loss", *flags]
+    args = options.parse_args_and_arch(options.get_training_parser("translation"), given)
+    assert temperatures(TransformerEntmaxModel.build_model(args, Task())) == [expected] * 6
 
 
 def test_cross_attention_of_the_output_is_sparse():

@@ -77,6 +77,25 @@ def test_alpha_below_one_is_refused(alpha):
         EntmaxMultiheadAttention.from_stock(stock_attention("cross"), alpha)
 
 
+@over_alphas
+@over_kinds
+def test_temperature_divides_the_scores(kind, alpha):
+    stock, given = stock_attention(kind), inputs(kind)
+    expected = reference.entmax(scores_by_hand(stock, **given) / 3, alpha).transpose(0, 1)
+    sparse = EntmaxMultiheadAttention.from_stock(stock, alpha, temperature=3.0)
+    weights = sparse(**given, need_head_weights=True)[1]
+    assert_close(weights.double(), expected, atol=1e-6, rtol=0)
+    again = EntmaxMultiheadAttention.from_stock(sparse, alpha)  # at 1, not at 3 once more
+    weights = again(**given, need_head_weights=True)[1]
+    assert_close(weights.double(), weights_by_hand(stock, alpha, **given), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match=f"temperature must be a number > 0, got {temperature}"):
+        EntmaxMultiheadAttention.from_stock(stock_attention("cross"), 1.5, temperature=temperature)
+
+
 def test_xformers_is_refused():
     attention = stock_attention("encoder-self")
     attention.use_xformers = True
@@ -279,6 +298,12 @@ def test_sparsify_attention_replaces_all():
     assert len(found) == 2 + 2 * 2  # two encoder layers, two decoder layers with two each
     assert all(type(m) is EntmaxMultiheadAttention and m.alpha == 1.7 for m in found)
     assert list(model.state_dict()) == names
+
+
+def test_sparsify_attention_takes_a_temperature():
+    model = build("transformer_tiny")
+    expected = [m.scaling / 2 for m in attentions(model)]
+    assert [m.scaling for m in attentions(sparsify_attention(model, 1.5, 2.0))] == expected
 
 
 def test_sparsify_attention_alpha_one_leaves_stock():
