@@ -33,7 +33,7 @@ def training_seconds(checkpoint: Path) -> float:
 
 
 def experiment(out: Path) -> str:
-    """The command of a run.
+    """The command of a run; of a path from the root on, only the last two parts are told.
 
     Raises:
         SystemExit: the folder is not one of run.sh.
@@ -41,7 +41,7 @@ def experiment(out: Path) -> str:
     path = out / "experiment.txt"
     if not path.is_file():
         raise SystemExit(f"{out}: no experiment.txt, so not a folder of run.sh")
-    return path.read_text(encoding="utf-8").strip()
+    return re.sub(r"(?<= )/\S*/(\S+/\S+)", r"\1", path.read_text(encoding="utf-8").strip())
 
 
 def option(row: Row, name: str) -> str:

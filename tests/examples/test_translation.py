@@ -261,7 +261,12 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
             more.format(0.01, 2, " --label-smoothing-prior unigram --learn-attention-alpha"),
             5,
         ),
-        finished_run(tmp_path / "3", ("transformer", 1, 1), "--max-update 10 --seed 1", 5),
+        finished_run(
+            tmp_path / "3",
+            ("transformer", 1, 1),
+            "--max-update 10 --seed 1 -- --finetune-from-model /home/me/softmax/averaged.pt --fp16",
+            5,
+        ),
     ]
     (tmp_path / "RESULTS.md").write_text("above\n<!-- tables -->\n<!-- end of tables -->\nbelow\n")
     collected(monkeypatch, tmp_path, outs[0])
@@ -280,6 +285,8 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     ):
         assert f"{start} | {figures} | {seed} |" in same
     assert (tmp_path / "1" / "experiment.txt").read_text() in same
+    assert "--finetune-from-model softmax/averaged.pt --fp16\n" in page
+    assert "/home" not in page
 
 
 @pytest.mark.parametrize(("left", "message"), [("experiment.txt", "no result"), ("", "no exp")])
