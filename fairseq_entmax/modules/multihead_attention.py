@@ -160,7 +160,10 @@ EntmaxMultiheadAttention.scores_and_values = _renamed(  # type: ignore[attr-defi
 
 
 def sparsify_attention(module: nn.Module, alpha: float, temperature: float = 1.0) -> nn.Module:
-    """Replace every fairseq multi-head attention inside ``module`` by its entmax twin."""
+    """Replace every fairseq multi-head attention inside ``module`` by its entmax twin.
+
+    ``alpha`` and ``temperature`` as in :meth:`EntmaxMultiheadAttention.from_stock`.
+    """
     for name, child in module.named_children():
         if isinstance(child, MultiheadAttention):
             twin = EntmaxMultiheadAttention.from_stock(child, alpha, temperature=temperature)
