@@ -17,8 +17,8 @@ from results import Row, add, budget, experiment, option, training_seconds, vers
 HERE = Path(__file__).resolve().parent
 # the options that make a model
 MODEL = re.compile(
-    r" --(src|tgt|recipe|output-alpha|attention-alpha|label-smoothing|label-smoothing-prior|seed)"
-    r" \S+| --learn-attention-alpha"
+    r" --(src|tgt|recipe|output-alpha|attention-alpha|attention-temperature|label-smoothing"
+    r"|label-smoothing-prior|seed) \S+| --learn-attention-alpha"
 )
 COLUMNS = (
     *("model", "output alpha", "attention alpha", "beam", "BLEU", "chrF", "support"),
@@ -54,6 +54,9 @@ def model_name(row: Row) -> str:
     smoothing = option(row, "label-smoothing")
     if float(smoothing or 0):
         name += f", {option(row, 'label-smoothing-prior') or 'uniform'} smoothing {smoothing}"
+    temperature = option(row, "attention-temperature")
+    if temperature:
+        name += f", attention temperature {temperature}"
     return name + (", learned alphas" if "--learn-attention-alpha" in row["command"] else "")
 
 

@@ -229,6 +229,10 @@ def test_speed_is_the_median_of_a_log(tmp_path):
 # ---- the page of results
 
 
+UNIGRAM = " --label-smoothing-prior unigram --learn-attention-alpha --attention-temperature 1"
+UNIGRAM_MODEL = "LSTM, unigram smoothing 0.01, attention temperature 1, learned alphas"
+
+
 def finished_run(folder, alphas, more, *beams):
     """What run.sh leaves behind, BLEU = beam + 30."""
     command = "run.sh --src de --tgt en --recipe {} --output-alpha {} --attention-alpha {}"
@@ -258,7 +262,7 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
         finished_run(
             tmp_path / "2",
             ("lstm", 1.5, 1),
-            more.format(0.01, 2, " --label-smoothing-prior unigram --learn-attention-alpha"),
+            more.format(0.01, 2, UNIGRAM),
             5,
         ),
         finished_run(
@@ -281,7 +285,7 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     for start, seed in (
         ("| transformer | 1.5 | 1.5 | 5 | 35.00", 1),
         ("| transformer | 1.5 | 1.5 | 50 | 80.00", 1),
-        ("| LSTM, unigram smoothing 0.01, learned alphas | 1.5 | 1 | 5 | 35.00", 2),
+        (f"| {UNIGRAM_MODEL} | 1.5 | 1 | 5 | 35.00", 2),
     ):
         assert f"{start} | {figures} | {seed} |" in same
     assert (tmp_path / "1" / "experiment.txt").read_text() in same
