@@ -18,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 REPORT = re.compile(r"^(?P<split>dev|test)-beam(?P<beam>\d+)-models(?P<models>\d+)-report\.json$")
 # the options that make a model
 MODEL = re.compile(
-    r" --(languages|output-alpha|attention-alpha|arch|seed|gate|tag-layers|language-embed-dim)"
-    r" ('[^']*'|\S+)| --share-gate-output"
+    r" --(languages|output-alpha|attention-alpha|arch|seed|gate|tag-layers|language-embed-dim"
+    r"|tag-summary-dim) ('[^']*'|\S+)| --share-gate-output"
 )
 
 
@@ -62,6 +62,8 @@ def model_name(row: Row) -> str:
         name += ", ungated" if option(row, "gate") == "none" else ", gated"
     if option(row, "language-embed-dim"):
         name += ", language embedding"
+    if option(row, "tag-summary-dim"):
+        name += ", tag summary"
     return name + (f", ensemble of {row['models']}" if row["models"] > 1 else "")
 
 

@@ -7,7 +7,7 @@ from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoder, register_model, register_model_architecture
 from fairseq.models import lstm as stock
-from fairseq.models.lstm import DEFAULT_MAX_SOURCE_POSITIONS, Embedding
+from fairseq.models.lstm import DEFAULT_MAX_SOURCE_POSITIONS, Embedding, Linear
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
@@ -59,9 +59,12 @@ class TwoHeadedEncoder(FairseqEncoder):
             self.embed_language = Embedding(
                 len(dictionary), args.language_embed_dim, dictionary.pad()
             )
+        self.tag_summary: Optional[nn.Linear] = None
+        if args.tag_summary_dim > 0:
+            self.tag_summary = Linear(2 * args.encoder_hidden_size, args.tag_summary_dim)
         sizes = (args.encoder_hidden_size, args.encoder_layers, args.encoder_dropout_out)
         self.characters = SubsequenceLSTM(
-            embed_tokens.embedding_dim + args.language_embed_dim, *sizes
+            embed_tokens.embedding_dim + args.language_embed_dim + args.tag_summary_dim, *sizes
         )
         self.tags = SubsequenceLSTM(
             embed_tokens.embedding_dim, args.encoder_hidden_size, args.tag_layers, sizes[2]
@@ -75,10 +78,12 @@ class TwoHeadedEncoder(FairseqEncoder):
         """src_tokens (bsz, src_len), padded on any side -> :class:`TwoHeadedEncoderOut`."""
         kinds = self.kinds(src_tokens)
         x = self.dropout_in_module(self.embed_tokens(src_tokens))
-        tag_states, _, _ = self.tags(x, kinds == TAG)
+        tag_states, tag_hiddens, _ = self.tags(x, kinds == TAG)
         if self.embed_language is not None:
-            language = self.embed_language(self.language_symbol[src_tokens].amax(dim=1))
-            x = torch.cat([x, language.unsqueeze(1).expand(-1, x.size(1), -1)], dim=2)
+            x = _beside_each(x, self.embed_language(self.language_symbol[src_tokens].amax(dim=1)))
+        if self.tag_summary is not None:
+            tagged = (kinds == TAG).any(dim=1, keepdim=True)
+            x = _beside_each(x, self.tag_summary(tag_hiddens[-1] * tagged))
         states, hiddens, cells = self.characters(x, kinds == CHARACTER)
         states = self.dropout_out_module(states + tag_states)  # one of them is 0 everywhere
         return TwoHeadedEncoderOut(states.transpose(0, 1), hiddens, cells, kinds.t())
@@ -98,6 +103,11 @@ class TwoHeadedEncoder(FairseqEncoder):
 
     def max_positions(self):
         return self.max_source_positions
+
+
+def _beside_each(x: Tensor, vector: Tensor) -> Tensor:
+    """x (bsz, len, a) and a vector (bsz, b) for each line -> (bsz, len, a + b)."""
+    return torch.cat([x, vector.unsqueeze(1).expand(-1, x.size(1), -1)], dim=2)
 
 
 def _classes(dictionary: Dictionary):
@@ -198,6 +208,12 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
             metavar="N",
             help="size of an embedding of the language at each character (default: 0, none)",
         )
+        parser.add_argument(
+            "--tag-summary-dim",
+            type=int,
+            metavar="N",
+            help="size of a summary of the features at each character (default: 0, none)",
+        )
 
     @classmethod
     def build_model(cls, args, task):
@@ -228,6 +244,7 @@ def set_two_headed_defaults(args):
         "share_gate_output": False,
         "tag_layers": 1,
         "language_embed_dim": 0,
+        "tag_summary_dim": 0,
     }
     for name, value in defaults.items():
         if getattr(args, name, None) is None:

@@ -57,7 +57,7 @@ COMMON = ["--data", "data", "--languages", "aish bish", "--setting", "medium", "
 COMMON += ["--output-alpha", 1.5, "--attention-alpha", 1.5, "--out", "out", "--max-update", 30]
 COMMON += ["--arch", "two_headed_lstm_entmax"]
 TINY = ["--", "--lr", 0.02, "--warmup-updates", 1, "--encoder-hidden-size", 24, "--dropout", 0]
-TINY += ["--decoder-hidden-size", 48, "--language-embed-dim", 4]
+TINY += ["--decoder-hidden-size", 48, "--language-embed-dim", 4, "--tag-summary-dim", 6]
 TINY += ["--validate-interval-updates", 15, "--save-interval-updates", 15]
 
 

@@ -239,10 +239,13 @@ def collected(monkeypatch, into, *outs):
     return json.loads((into / "results.json").read_text()), (into / "RESULTS.md").read_text()
 
 
+TWO_FLAGS = " -- --gate none --language-embed-dim 20 --tag-summary-dim 64"
+
+
 def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     command = "run.sh --output-alpha {0} --attention-alpha {0} --arch {1} --seed 1{2}"
     single = command.format(1.5, "lstm_entmax", "")
-    two = command.format(2, "two_headed_lstm_entmax", " -- --gate none --language-embed-dim 20")
+    two = command.format(2, "two_headed_lstm_entmax", TWO_FLAGS)
     first = finished_run(tmp_path / "single", single, 0.8125, 1800)
     second = finished_run(tmp_path / "two", two, 0.75, 5400)
     (tmp_path / "RESULTS.md").write_text(
@@ -255,7 +258,7 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     assert page.startswith("above\n") and page.endswith("\nbelow\n") and "old" not in page
     assert "## 2 languages, dev set, beam 5" in page
     assert "| LSTM | 1.5 | 1.5 | 81.25% | 0.500 | 1.25 | 2.00 | 90.0% | 0.50 | 1 |" in page
-    assert "| two headed LSTM, ungated, language embedding | 2 | 2 | 75.00% |" in page
+    assert "| two headed LSTM, ungated, language embedding, tag summary | 2 | 2 | 75.00% |" in page
     assert "| german | 81.2% | 75.0% |" in page
 
 

@@ -27,6 +27,7 @@ OPTIONS = {
     "sparsemax gate": {"gate": "sparsemax"},
     "shared projection": {"share_gate_output": True},
     "language embedding": {"language_embed_dim": 3},
+    "tag summary": {"tag_summary_dim": 3, "language_embed_dim": 2},
     "softmax attention": {"attention_alpha": 1.0},
     "two layers": {"encoder_layers": 2, "decoder_layers": 2, "tag_layers": 2},
     "unequal sizes": {"encoder_hidden_size": 5, "decoder_hidden_size": 14},
@@ -129,10 +130,13 @@ def by_hand(two_headed, flags, name):
         known = [DICT.index(t) for t in tags if t.startswith("<lang:")] or [DICT.pad()]
         language = encoder.embed_language.weight[known[0]]
         x = torch.cat([x, language.expand(len(x), -1)], dim=1)
-    characters, (hiddens, cells) = read(encoder.characters.lstm, x)
-    tag_states = characters[:0]
+    tag_states, summary = x.new_zeros(0, encoder.output_units), x.new_zeros(encoder.output_units)
     if len(tag_symbols):
-        tag_states, _ = read(encoder.tags.lstm, encoder.embed_tokens(tag_symbols))
+        tag_states, (finals, _) = read(encoder.tags.lstm, encoder.embed_tokens(tag_symbols))
+        summary = finals[-1]
+    if flags.get("tag_summary_dim"):
+        x = torch.cat([x, encoder.tag_summary(summary).expand(len(x), -1)], dim=1)
+    characters, (hiddens, cells) = read(encoder.characters.lstm, x)
     if decoder.encoder_hidden_proj is not None:
         hiddens, cells = decoder.encoder_hidden_proj(hiddens), decoder.encoder_cell_proj(cells)
     hiddens, cells = list(hiddens), list(cells)
@@ -215,7 +219,7 @@ def test_an_unknown_symbol_at_the_very_start_is_a_letter():
 @pytest.mark.parametrize("left_pad", [True, False], ids=["left", "right"])
 @torch.no_grad()
 def test_padding_makes_no_difference(left_pad):
-    two_headed = model(language_embed_dim=3)
+    two_headed = model(language_embed_dim=3, tag_summary_dim=3)
     batch, order = inputs(list(WORDS), left_pad=left_pad, padding=4)
     scores, _ = two_headed(**batch)
     for row, name in enumerate(order):
