@@ -62,8 +62,8 @@ def model_name(row: Row) -> str:
         name += ", ungated" if option(row, "gate") == "none" else ", gated"
     if option(row, "language-embed-dim"):
         name += ", language embedding"
-    if option(row, "tag-summary-dim"):
-        name += ", tag summary"
+    if option(row, "tag-summary-dim") == "0":
+        name += ", no tag summary"
     return name + (f", ensemble of {row['models']}" if row["models"] > 1 else "")
 
 
@@ -105,6 +105,7 @@ def tables(results: List[Row]) -> str:
         groups.setdefault(key, []).append(row)
     lines: List[str] = []
     for (n_languages, options, split, beam), group in sorted(groups.items()):
+        group.sort(key=lambda row: (row["command"], row["models"]))
         title = f"## {n_languages} languages, {split} set, beam {beam}"
         lines += [title + (f", `{options}`" if options else ""), "", *table(group), ""]
         lines += ["Commands (before them `--data` and `--out`), and accuracy by language:", "```"]

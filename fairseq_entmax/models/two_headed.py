@@ -178,6 +178,10 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
     """``lstm_entmax`` with one encoder and attention for the characters of a lemma and one for
     its features. Both are in one source line, split by :class:`TwoHeadedEncoder`.
 
+    Unlike the source's, the characters' encoder knows the features: a linear layer of the last
+    state of theirs is beside each character (``--tag-summary-dim 0`` is the source's). Without it
+    the model stays behind ``lstm_entmax`` (examples/inflection/RESULTS.md).
+
     Source:
         Peters and Martins, "IT-IST at the SIGMORPHON 2019 Shared Task: Sparse Two-headed Models
         for Inflection".
@@ -212,7 +216,7 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
             "--tag-summary-dim",
             type=int,
             metavar="N",
-            help="size of a summary of the features at each character (default: 0, none)",
+            help="size of a summary of the features at each character, 0 for none (default: 64)",
         )
 
     @classmethod
@@ -244,7 +248,7 @@ def set_two_headed_defaults(args):
         "share_gate_output": False,
         "tag_layers": 1,
         "language_embed_dim": 0,
-        "tag_summary_dim": 0,
+        "tag_summary_dim": 64,
     }
     for name, value in defaults.items():
         if getattr(args, name, None) is None:
@@ -263,6 +267,7 @@ def two_headed_lstm_entmax_sigmorphon(args):
     sizes = {
         "encoder_embed_dim": 180,
         "language_embed_dim": 20,
+        "tag_summary_dim": 0,
         "encoder_hidden_size": 100,
         "encoder_layers": 2,
         "decoder_embed_dim": 200,

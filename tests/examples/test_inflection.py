@@ -239,7 +239,7 @@ def collected(monkeypatch, into, *outs):
     return json.loads((into / "results.json").read_text()), (into / "RESULTS.md").read_text()
 
 
-TWO_FLAGS = " -- --gate none --language-embed-dim 20 --tag-summary-dim 64"
+TWO_FLAGS = " -- --gate none --language-embed-dim 20 --tag-summary-dim 0"
 
 
 def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
@@ -258,7 +258,9 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     assert page.startswith("above\n") and page.endswith("\nbelow\n") and "old" not in page
     assert "## 2 languages, dev set, beam 5" in page
     assert "| LSTM | 1.5 | 1.5 | 81.25% | 0.500 | 1.25 | 2.00 | 90.0% | 0.50 | 1 |" in page
-    assert "| two headed LSTM, ungated, language embedding, tag summary | 2 | 2 | 75.00% |" in page
+    assert (
+        "| two headed LSTM, ungated, language embedding, no tag summary | 2 | 2 | 75.00% |" in page
+    )
     assert "| german | 81.2% | 75.0% |" in page
 
 

@@ -27,7 +27,8 @@ OPTIONS = {
     "sparsemax gate": {"gate": "sparsemax"},
     "shared projection": {"share_gate_output": True},
     "language embedding": {"language_embed_dim": 3},
-    "tag summary": {"tag_summary_dim": 3, "language_embed_dim": 2},
+    "no tag summary": {"tag_summary_dim": 0},
+    "tag summary and language": {"tag_summary_dim": 3, "language_embed_dim": 2},
     "softmax attention": {"attention_alpha": 1.0},
     "two layers": {"encoder_layers": 2, "decoder_layers": 2, "tag_layers": 2},
     "unequal sizes": {"encoder_hidden_size": 5, "decoder_hidden_size": 14},
@@ -134,7 +135,7 @@ def by_hand(two_headed, flags, name):
     if len(tag_symbols):
         tag_states, (finals, _) = read(encoder.tags.lstm, encoder.embed_tokens(tag_symbols))
         summary = finals[-1]
-    if flags.get("tag_summary_dim"):
+    if flags.get("tag_summary_dim", 64):
         x = torch.cat([x, encoder.tag_summary(summary).expand(len(x), -1)], dim=1)
     characters, (hiddens, cells) = read(encoder.characters.lstm, x)
     if decoder.encoder_hidden_proj is not None:
@@ -342,5 +343,6 @@ def test_sizes_of_the_source():
     characters, tags = two_headed.encoder.characters.lstm, two_headed.encoder.tags.lstm
     assert (characters.input_size, characters.hidden_size, characters.num_layers) == (200, 100, 2)
     assert (tags.input_size, tags.hidden_size, tags.num_layers) == (180, 100, 1)
+    assert two_headed.encoder.tag_summary is None
     assert len(two_headed.decoder.layers) == 2
     assert two_headed.decoder.hidden_size == two_headed.encoder.output_units == 200
