@@ -10,6 +10,7 @@ from . import commands, corpus
 BEAM = 5
 ALL = ["--nbest", BEAM]
 FLAT = [*ALL, "--temperature", 5]  # so that many strings live, and options have a choice
+LONG = [*FLAT, "--min-len", 14, "--max-len-b", 20]  # too long to say nothing twice
 
 # name -> flags; every run answers all sentences, what else holds is below
 OPTIONS = {
@@ -29,7 +30,8 @@ OPTIONS = {
     "min-len": ["--min-len", 8, *FLAT],
     "prefix": ["--prefix-size", 2, *FLAT],
     "wrong-prefix": ["--gen-subset", "test2", "--prefix-size", 2, *ALL],
-    "no-repeat-ngram": ["--no-repeat-ngram-size", 2, *FLAT],
+    "no-repeat-ngram": ["--no-repeat-ngram-size", 2, *LONG],
+    "long": LONG,
     "sampling": ["--sampling", *FLAT],
     "sampling-topk": ["--sampling", "--sampling-topk", 3, *FLAT],
     "sampling-topp": ["--sampling", "--sampling-topp", 0.8, *FLAT],
@@ -275,7 +277,7 @@ def test_no_repeat_ngram(answers, arch):
         bigrams = [list(zip(h.tokens, h.tokens[1:])) for _, h in found(answers(arch, option))]
         return [each for each in bigrams if len(set(each)) < len(each)]
 
-    assert repeats("temperature")
+    assert repeats("long")
     assert not repeats("no-repeat-ngram") and found(answers(arch, "no-repeat-ngram"))
 
 
