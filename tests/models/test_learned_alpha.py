@@ -65,7 +65,7 @@ def test_without_the_flag_nothing_is_added(arch):
 @over_archs
 def test_saved_with_the_model(arch):
     model = learning(arch).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=100)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     EntmaxLossCriterion(TASK, False)(model, batch(TASK))[0].backward()
     optimizer.step()
     twin = learning(arch)
