@@ -82,8 +82,7 @@ class TwoHeadedEncoder(FairseqEncoder):
         if self.embed_language is not None:
             x = _beside_each(x, self.embed_language(self.language_symbol[src_tokens].amax(dim=1)))
         if self.tag_summary is not None:
-            tagged = (kinds == TAG).any(dim=1, keepdim=True)
-            x = _beside_each(x, self.tag_summary(tag_hiddens[-1] * tagged))
+            x = _beside_each(x, self.tag_summary(tag_hiddens[-1]))
         states, hiddens, cells = self.characters(x, kinds == CHARACTER)
         states = self.dropout_out_module(states + tag_states)  # one of them is 0 everywhere
         return TwoHeadedEncoderOut(states.transpose(0, 1), hiddens, cells, kinds.t())

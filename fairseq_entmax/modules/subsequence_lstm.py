@@ -11,7 +11,7 @@ class SubsequenceLSTM(nn.Module):
     """Reads the positions that a mask names as if they were the whole line.
 
     Where they stand, and how much padding is between them, makes no difference. A line of which
-    no position is named has states 0.
+    no position is named has states 0, final ones too.
 
     Args:
         input_dim: size of the inputs.
@@ -52,7 +52,8 @@ class SubsequenceLSTM(nn.Module):
         )
         placed = states.new_zeros(*mask.shape, self.output_units)
         placed = placed.scatter(1, order.expand_as(states), states)
-        hidden, cell = (self._both_directions(final) for final in finals)
+        any_named = mask.any(dim=1, keepdim=True)
+        hidden, cell = (self._both_directions(final) * any_named for final in finals)
         return placed * mask.unsqueeze(2), hidden, cell
 
     @staticmethod

@@ -204,7 +204,8 @@ def test_alignment_is_refused():
 # --- networks ------------------------------------------------------------------------------------
 
 ARCHS = {
-    "transformer": ("transformer_entmax_tiny", {}),
+    # scores far enough apart for its source to matter
+    "transformer": ("transformer_entmax_tiny", {"attention_temperature": 1.0}),
     "lstm": ("lstm_entmax", {"encoder_bidirectional": True}),
     "sparsemax": ("transformer_entmax_tiny", {"output_alpha": 2.0}),
     "softmax": ("transformer_entmax_tiny", {"output_alpha": 1.0}),
@@ -338,6 +339,6 @@ def test_children_keep_their_source_whatever_their_number(name):
         previous = torch.tensor([[task.words.eos(), letter]] * n)
         scores, rest = model(net_input["src_tokens"][sentence], torch.full((n,), 6), previous)
         expected = model.get_normalized_probs((scores / warm, rest), log_probs=False)[:, -1]
-        assert (expected[0] - expected[1]).abs().max() > 5e-3, "the source does not matter"
+        assert (expected[0] - expected[1]).abs().max() > 1e-2, "the source does not matter"
         expected[:, task.words.pad()] = 0
         torch.testing.assert_close(found.exp(), expected, atol=1e-4, rtol=0)

@@ -25,6 +25,8 @@ def test_reads_as_if_the_others_were_not_there(num_layers):
             for got, final in zip((hidden, cell), finals):  # forward beside backward
                 by_layer = final[:, 0].reshape(num_layers, 2 * 4)
                 assert_close(got[:, row], by_layer)
+        else:
+            assert not hidden[:, row].any() and not cell[:, row].any()
 
 
 def test_no_gradient_reaches_what_is_not_read():
