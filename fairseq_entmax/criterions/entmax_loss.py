@@ -14,7 +14,9 @@ from fairseq_entmax.functional.dispatch import compiled
 from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.modules import learned_alphas, output_alpha_of
+from fairseq_entmax.modules.output_weights import features_for_scores
 
+from .models import needed_output_alpha, unwrapped, wrappers
 from .unigram import target_frequencies
 
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
@@ -86,9 +88,9 @@ class EntmaxLossCriterion(FairseqCriterion):
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss, the sample size that normalises its gradient, and what to log."""
+        needed_output_alpha(model)  # before a model of another kind fails in its own way
         output_weights = self.weights_to_fuse(model)
-        features_only = {} if output_weights is None else {"features_only": True}
-        net_output = model(**sample["net_input"], **features_only)
+        net_output = self.net_output(model, sample, output_weights is not None)
         rows = self.loss_rows(model, net_output, sample, output_weights, uniform=reduce)
         loss = rows.loss.sum() if reduce else rows.loss.reshape(-1)
         n_sentences = sample["target"].size(0)
@@ -105,34 +107,40 @@ class EntmaxLossCriterion(FairseqCriterion):
             "token_total": counted.sum(),
         }
         if not model.training:
-            logging_output.update(_weighted_alphas(_unwrap(model), sample_size))
+            logging_output.update(_weighted_alphas(unwrapped(model), sample_size))
         if self.report_accuracy:
             logging_output["n_correct"] = logging_output["token_correct"]
             logging_output["total"] = logging_output["token_total"]
         return loss, sample_size, logging_output
 
+    def net_output(self, model, sample, features_only=False):
+        """What the model returns; with ``features_only``, features stand where scores would."""
+        if not features_only:
+            return model(**sample["net_input"])
+        with features_for_scores(unwrapped(model).decoder) as asked:
+            net_output = model(**sample["net_input"])
+        if len(asked) != 1:
+            raise ValueError(
+                f"the fused output layer needs a model that scores words once in a step, "
+                f"{type(unwrapped(model)).__name__} did {len(asked)} times: use --fused-output off"
+            )
+        return net_output
+
     def weights_to_fuse(self, model):
         """Weight and bias of the output layer if its loss is to be computed from the features."""
-        decoder = getattr(_unwrap(model), "decoder", None)
+        decoder = getattr(unwrapped(model), "decoder", None)
         output_weights = getattr(decoder, "output_weights", lambda: None)()
         if self.fused_output == "off" or output_weights is None or output_alpha_of(decoder) == 1:
             return None
         # a weight used outside of forward confuses wrappers that watch or shard parameters
-        watched = any(getattr(m, "find_unused_parameters", False) for m in _wrappers(model))
-        sharded = any("FullySharded" in type(m).__name__ for m in _wrappers(model))
+        watched = any(getattr(m, "find_unused_parameters", False) for m in wrappers(model))
+        sharded = any("FullySharded" in type(m).__name__ for m in wrappers(model))
         fused = compiled(output_weights[0]) is not None and not watched and not sharded
         return output_weights if fused else None
 
     def loss_rows(self, model, net_output, sample, output_weights=None, uniform=False):
         """The loss and statistics of every target position, (bsz, tgt_len)."""
-        alpha = output_alpha_of(_unwrap(model))
-        if alpha is None:
-            raise ValueError(
-                f"--criterion entmax_loss needs a model that saves its output alpha, got "
-                f"{type(_unwrap(model)).__name__}, which knows only softmax: use an arch of "
-                "fairseq_entmax such as `--arch transformer_entmax_iwslt_de_en` or "
-                "`--arch lstm_entmax`, or `--criterion cross_entropy`."
-            )
+        alpha = needed_output_alpha(model)
         outputs = net_output[0][:, self.ignore_prefix_size :]
         target = self.counted_targets(model, net_output, sample)
         options = {
@@ -211,15 +219,3 @@ def _weighted_alphas(model: Any, sample_size: int) -> Dict[str, Any]:
 
 def _percent_correct(meters: Any) -> float:
     return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
-
-
-def _wrappers(model: Any) -> List[Any]:
-    """The model and the wrappers of data parallel training around it, outermost first."""
-    wrappers = [model]
-    while hasattr(wrappers[-1], "module"):
-        wrappers.append(wrappers[-1].module)
-    return wrappers
-
-
-def _unwrap(model: Any) -> Any:
-    return _wrappers(model)[-1]

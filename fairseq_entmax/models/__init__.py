@@ -1,5 +1,10 @@
 """Models; importing this package registers them with fairseq."""
 
-from . import lstm_entmax, transformer_entmax, two_headed
+from . import lstm, two_headed
+from .names import name_near_archs
+from .twins import register_twins
 
-__all__ = ["lstm_entmax", "transformer_entmax", "two_headed"]
+register_twins()
+name_near_archs()
+
+__all__ = ["lstm", "two_headed"]

@@ -1,6 +1,6 @@
 """The two-headed LSTM: separate encoders and attentions for the characters and the features."""
 
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, ClassVar, Dict, List, NamedTuple, Optional
 
 import torch
 from fairseq import utils
@@ -11,7 +11,7 @@ from fairseq.models.lstm import DEFAULT_MAX_SOURCE_POSITIONS, Embedding, Linear
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
-from fairseq_entmax.modules import adopt
+from fairseq_entmax.modules import EntmaxOutputMixin
 from fairseq_entmax.modules.subsequence_lstm import SubsequenceLSTM
 from fairseq_entmax.modules.symbols import is_language, is_tag
 from fairseq_entmax.modules.two_headed_attention import (
@@ -23,8 +23,7 @@ from fairseq_entmax.modules.two_headed_attention import (
     TwoHeadedWeights,
 )
 
-from .flags import attention_alphas
-from .lstm_entmax import EntmaxLSTMDecoder, LSTMEntmaxModel, set_lstm_defaults
+from .lstm import LSTMEntmaxModel
 
 _UNKNOWN = 3
 
@@ -119,7 +118,7 @@ def _classes(dictionary: Dictionary):
     return torch.tensor(kinds), torch.tensor(languages)
 
 
-class TwoHeadedDecoder(EntmaxLSTMDecoder):
+class TwoHeadedDecoder(EntmaxOutputMixin, stock.LSTMDecoder):
     """fairseq's decoder with input feeding, its attention two-headed."""
 
     def extract_features(
@@ -186,9 +185,19 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
         for Inflection".
     """
 
-    @staticmethod
-    def add_args(parser):
-        LSTMEntmaxModel.add_args(parser)
+    defaults: ClassVar[Dict[str, Any]] = {
+        **LSTMEntmaxModel.defaults,
+        "gate": "entmax",
+        "share_gate_output": False,
+        "tag_layers": 1,
+        "language_embed_dim": 0,
+        "tag_summary_dim": 64,
+    }
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """The LSTM's flags, and those of two heads."""
+        super().add_args(parser)
         parser.add_argument(
             "--gate",
             choices=list(GATES),
@@ -219,19 +228,23 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
         )
 
     @classmethod
-    def build_model(cls, args, task):
-        set_two_headed_defaults(args)
+    def build_model(cls, args: Any, task: Any) -> "TwoHeadedLSTMModel":
+        """Raises:
+        ValueError: as the LSTM's, or ``--decoder-attention 0``.
+        """
+        cls.configure(args)
         if not utils.eval_bool(getattr(args, "decoder_attention", None) or "1"):
             raise ValueError("two_headed_lstm_entmax is its attention: drop --decoder-attention 0")
         args.encoder_bidirectional = True
         model = super().build_model(args, task)
         encoder = TwoHeadedEncoder(task.source_dictionary, model.encoder.embed_tokens, args)
-        decoder = adopt(TwoHeadedDecoder, model.decoder)
+        decoder = model.decoder
+        decoder.__class__ = TwoHeadedDecoder
         decoder.attention = TwoHeadedAttention(
             decoder.hidden_size,
             encoder.output_units,
             decoder.hidden_size,
-            alpha=attention_alphas(args).cross,
+            alpha=args.cross_attention_alpha,
             score=args.attention_score,
             gate_alpha=GATES[args.gate],
             share_output=args.share_gate_output,
@@ -240,23 +253,9 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
         return cls(encoder, decoder)
 
 
-def set_two_headed_defaults(args):
-    set_lstm_defaults(args)
-    defaults = {
-        "gate": "entmax",
-        "share_gate_output": False,
-        "tag_layers": 1,
-        "language_embed_dim": 0,
-        "tag_summary_dim": 64,
-    }
-    for name, value in defaults.items():
-        if getattr(args, name, None) is None:
-            setattr(args, name, value)
-
-
 @register_model_architecture("two_headed_lstm_entmax", "two_headed_lstm_entmax")
 def two_headed_lstm_entmax(args):
-    set_two_headed_defaults(args)
+    TwoHeadedLSTMModel.configure(args)
     stock.base_architecture(args)
 
 

@@ -1,10 +1,12 @@
 """Building blocks: attention and output layers with alpha-entmax."""
 
 from .adopt import adopt
-from .learned_alpha import LearnedAlpha, check_learned_start, learned_alphas
+from .attentions import sparse_twin_of
+from .learned_alpha import LearnedAlpha, learned_alphas
 from .luong_attention import EntmaxLuongAttention
-from .multihead_attention import EntmaxMultiheadAttention, sparsify_attention
-from .output import EntmaxOutputMixin, check_output_args, output_alpha_of, sparsify_output
+from .multihead_attention import EntmaxMultiheadAttention
+from .output import EntmaxOutputMixin, output_alpha_of, sparsify_output
+from .sparsify import sparsify
 
 __all__ = [
     "EntmaxLuongAttention",
@@ -12,10 +14,9 @@ __all__ = [
     "EntmaxOutputMixin",
     "LearnedAlpha",
     "adopt",
-    "check_learned_start",
-    "check_output_args",
     "learned_alphas",
     "output_alpha_of",
-    "sparsify_attention",
+    "sparse_twin_of",
+    "sparsify",
     "sparsify_output",
 ]

@@ -1,5 +1,6 @@
 """Give a module that fairseq built another class, keeping its parameters and settings."""
 
+from copy import copy
 from typing import Any, Type, TypeVar
 
 import torch.nn as nn
@@ -12,7 +13,7 @@ def adopt(cls: Type[Module], built: nn.Module, **attributes: Any) -> Module:
 
     fairseq's builders hard-code their classes and change their signatures between versions. The
     adopted module has the same parameters (hence the same names in the state dict and the same
-    random numbers drawn), whatever the builder did.
+    random numbers drawn), whatever the builder did; what is added to it later ``built`` has not.
 
     Raises:
         TypeError: ``cls`` does not extend the class of ``built``.
@@ -20,7 +21,8 @@ def adopt(cls: Type[Module], built: nn.Module, **attributes: Any) -> Module:
     if not issubclass(cls, type(built)):
         raise TypeError(f"{cls.__name__} does not extend {type(built).__name__}")
     module = cls.__new__(cls)
-    module.__dict__.update(built.__dict__)
+    for name, value in built.__dict__.items():  # of parameters, modules, hooks: each its own table
+        module.__dict__[name] = copy(value) if isinstance(value, (dict, set)) else value
     for name, value in attributes.items():
         setattr(module, name, value)
     return module

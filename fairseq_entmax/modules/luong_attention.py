@@ -1,10 +1,10 @@
 """Attention of recurrent decoders (Luong et al. 2015, Bahdanau et al. 2015) with alpha-entmax."""
 
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
-from fairseq.models.lstm import Linear
+from fairseq.models.lstm import AttentionLayer, Linear
 from torch import Tensor
 
 from fairseq_entmax.functional import entmax
@@ -78,6 +78,29 @@ class EntmaxLuongAttention(nn.Module):
             self.score_proj = Linear(source_dim, 1, bias=False)
         self.output_proj = Linear(query_dim + source_dim, output_dim, bias=False)
 
+    @classmethod
+    def from_stock(
+        cls,
+        attention: Union[AttentionLayer, "EntmaxLuongAttention"],
+        alpha: float,
+        score: Optional[str] = None,
+        learn_alpha: bool = False,
+    ) -> nn.Module:
+        """The twin of a built attention, sharing its projections; alpha = 1 is itself.
+
+        Without ``score`` it scores as it did.
+        """
+        built_score = getattr(attention, "score", "general")
+        if alpha == 1 and not learn_alpha and score in (None, built_score):
+            return attention
+        output_dim, joint_dim = attention.output_proj.weight.shape
+        query_dim, source_dim = _sizes(attention, joint_dim)
+        sparse = cls(query_dim, source_dim, output_dim, alpha, score or built_score, learn_alpha)
+        for name, projection in attention.named_children():
+            if isinstance(getattr(sparse, name, None), nn.Linear) and projection is not None:
+                setattr(sparse, name, projection)
+        return sparse
+
     def forward(
         self, query: Tensor, source: Tensor, padding_mask: Optional[Tensor]
     ) -> Tuple[Tensor, Tensor]:
@@ -104,7 +127,7 @@ class EntmaxLuongAttention(nn.Module):
             else:
                 probs = entmax_dense(scores, self.alpha)
         else:
-            probs = self.normalize(scores)
+            probs = self.sparse_weights(scores)
         return torch.einsum("bs,sbd->bd", probs, source), probs
 
     def scores(self, query: Tensor, source: Tensor) -> Tensor:
@@ -116,6 +139,14 @@ class EntmaxLuongAttention(nn.Module):
         return torch.einsum("bd,sbd->bs", projected, source)
 
     @torch.jit.unused
-    def normalize(self, scores: Tensor) -> Tensor:
+    def sparse_weights(self, scores: Tensor) -> Tensor:
         """The attention weights, (bsz, src_len) -> the same shape."""
         return entmax(scores, self.alpha if self.learned_alpha is None else self.learned_alpha())
+
+
+def _sizes(attention: nn.Module, joint_dim: int) -> Tuple[int, int]:
+    """The sizes of query and source."""
+    if not isinstance(attention.input_proj, nn.Linear):  # dot: they agree
+        return joint_dim // 2, joint_dim // 2
+    source_dim, query_dim = attention.input_proj.weight.shape
+    return query_dim, source_dim

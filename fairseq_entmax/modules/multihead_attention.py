@@ -1,13 +1,12 @@
 """fairseq's multi-head attention with alpha-entmax in place of softmax."""
 
 import math
-from copy import copy
 from types import FunctionType
 from typing import Dict, Optional, Tuple
 
 import torch
 from fairseq.modules import MultiheadAttention
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_entmax.functional import entmax
 from fairseq_entmax.functional.mapping import entmax_dense
@@ -32,6 +31,17 @@ def _renamed(function: FunctionType, name: str, **replaced: object) -> FunctionT
     return twin
 
 
+def default_temperature(alpha: float) -> float:
+    """4 ** (alpha - 1), which is 1 at softmax.
+
+    Where p is even over n positions, dp/dz of alpha-entmax is n ** (alpha - 1) times softmax's.
+    With as large a step in z, heads are on one position, where they have no gradient, before they
+    have found the right one. n = 4 undoes that as far as it was found to help
+    (examples/translation/RESULTS.md).
+    """
+    return 4 ** (alpha - 1)
+
+
 class EntmaxMultiheadAttention(MultiheadAttention):
     """Multi-head attention whose weights are alpha-entmax of the scores, with exact zeros.
 
@@ -51,12 +61,13 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         attention: MultiheadAttention,
         alpha: float,
         learn_alpha: bool = False,
-        temperature: float = 1.0,
+        temperature: Optional[float] = 1.0,
     ) -> MultiheadAttention:
         """The sparse twin of a built attention, sharing its parameters; alpha = 1 is itself.
 
         With ``learn_alpha`` every head has an alpha of its own, a parameter that starts at alpha.
-        The scores are divided by ``temperature``, which an attention that stays itself has not.
+        The scores are divided by ``temperature``, which an attention that stays itself has not;
+        None is :func:`default_temperature`.
 
         Raises:
             ValueError: alpha < 1, or to be learned and not in (1, 2), the temperature is not a
@@ -65,8 +76,10 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         """
         if not alpha >= 1:
             raise ValueError(f"attention alpha must be >= 1, got {alpha}")
+        if temperature is None:
+            temperature = default_temperature(alpha)
         if not 0 < temperature < math.inf:
-            raise ValueError(f"attention temperature must be a number > 0, got {temperature}")
+            raise ValueError(f"--attention-temperature must be a number > 0, got {temperature}")
         if alpha == 1 and not learn_alpha and not isinstance(attention, cls):
             return attention
         if getattr(attention, "use_xformers", False):
@@ -82,7 +95,6 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         # the check is what sends forward into torch's fused softmax attention
         sparse = adopt(cls, attention, alpha=float(alpha), skip_embed_dim_check=True)
         sparse.scaling = attention.head_dim**-0.5 / temperature
-        sparse._modules = copy(sparse._modules)  # the stock attention gets no learned alpha
         sparse.learned_alpha = LearnedAlpha(attention.num_heads, alpha) if learn_alpha else None
         return sparse
 
@@ -124,7 +136,7 @@ class EntmaxMultiheadAttention(MultiheadAttention):
             else:
                 probs = entmax_dense(scores, self.alpha)
         else:
-            probs = self.normalize(scores)
+            probs = self.sparse_weights(scores)
         attn = self._weighted_sum(self.dropout_module(probs), v)
         attn = attn.transpose(0, 1).contiguous().view(tgt_len, bsz, self.embed_dim)
         attn = self.out_proj(attn)
@@ -136,7 +148,7 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         return attn, weights
 
     @torch.jit.unused
-    def normalize(self, scores: Tensor) -> Tensor:
+    def sparse_weights(self, scores: Tensor) -> Tensor:
         """The attention weights, scores (bsz * heads, tgt_len, src_len) -> the same shape."""
         if self.learned_alpha is None:
             return entmax(scores, self.alpha)
@@ -157,20 +169,3 @@ class EntmaxMultiheadAttention(MultiheadAttention):
 EntmaxMultiheadAttention.scores_and_values = _renamed(  # type: ignore[attr-defined]
     MultiheadAttention.forward, "scores_and_values", MultiheadAttention=EntmaxMultiheadAttention
 )
-
-
-def sparsify_attention(module: nn.Module, alpha: float, temperature: float = 1.0) -> nn.Module:
-    """Replace every fairseq multi-head attention inside ``module`` by its entmax twin.
-
-    ``alpha`` and ``temperature`` as in :meth:`EntmaxMultiheadAttention.from_stock`.
-    """
-    for name, child in module.named_children():
-        if isinstance(child, MultiheadAttention):
-            twin = EntmaxMultiheadAttention.from_stock(child, alpha, temperature=temperature)
-            setattr(module, name, twin)
-            if alpha > 1 and hasattr(module, "can_use_fastpath"):
-                # fairseq 0.12.2's fused encoder layer knows only softmax
-                module.can_use_fastpath = False
-        else:
-            sparsify_attention(child, alpha, temperature)
-    return module

@@ -1,6 +1,7 @@
 """The output layer: a mix-in that gives any fairseq decoder entmax probabilities."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from functools import lru_cache
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
 from fairseq.models import FairseqDecoder
@@ -10,12 +11,12 @@ from fairseq_entmax.functional import entmax
 from fairseq_entmax.functional.log_probs import log_entmax
 from fairseq_entmax.functional.mapping import entmax_dense
 
-from .adopt import adopt
+from .output_weights import output_weights_of
 
-_CROSS_ENTROPIES = ("cross_entropy", "label_smoothed_cross_entropy", "nll_loss")
+_CROSS_ENTROPIES = ("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss")
 _ADAPTIVE = (
-    "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse: "
-    "drop {flag}, or use the stock arch"
+    "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse "
+    "(--output-alpha {alpha}): drop {flag}, or use the stock arch, or set --output-alpha 1"
 )
 
 
@@ -30,10 +31,10 @@ class EntmaxOutputMixin:
 
     @torch.jit.unused
     def output_weights(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
-        """Weight (V, d) and bias of the output layer, if it is one linear map of the features that
-        ``features_only=True`` returns; None keeps the fused loss away from this decoder.
+        """Weight (V, d) and bias of the output layer, if it is one linear map of the features;
+        else None, which keeps the fused loss away from this decoder.
         """
-        return None
+        return output_weights_of(self)
 
     def get_normalized_probs_scriptable(
         self,
@@ -54,10 +55,10 @@ class EntmaxOutputMixin:
         if torch.jit.is_scripting():
             probs = entmax_dense(scores, self.output_alpha)
             return probs.log() if log_probs else probs
-        return self.normalize(scores, log_probs)
+        return self.sparse_probs(scores, log_probs)
 
     @torch.jit.unused
-    def normalize(self, scores: Tensor, log_probs: bool) -> Tensor:
+    def sparse_probs(self, scores: Tensor, log_probs: bool) -> Tensor:
         """Probabilities or their logarithm, through which it refuses to be trained."""
         if log_probs and torch.is_grad_enabled() and scores.requires_grad:
             raise ValueError(
@@ -69,20 +70,64 @@ class EntmaxOutputMixin:
             return log_entmax(scores, self.output_alpha)
         return entmax(scores, self.output_alpha)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A class of :func:`sparse_class` has no name that pickle could find it by."""
+        stock = vars(type(self)).get("stock_class")
+        if stock is None:
+            return super().__reduce_ex__(protocol)
+        return _new_sparse, (stock,), self.__dict__
+
 
 def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
-    """A built decoder with entmax in its output layer, sharing its parameters.
+    """Give a built decoder, wherever it is held, entmax in its output layer; returns it.
 
     Raises:
-        ValueError: alpha < 1, or the decoder has an adaptive softmax.
+        ValueError: alpha < 1, or it has an adaptive softmax (which alpha = 1 leaves as it is).
     """
     check_output_alpha(alpha)
-    if getattr(decoder, "adaptive_softmax", None) is not None:
-        raise ValueError(_ADAPTIVE.format(flag="--adaptive-softmax-cutoff"))
-    sparse_class = type(decoder)
+    adaptive = getattr(decoder, "adaptive_softmax", None)
+    if adaptive is not None:
+        if alpha == 1:
+            return decoder
+        cutoff = f"--adaptive-softmax-cutoff {','.join(map(str, adaptive.cutoff))}"
+        raise ValueError(_ADAPTIVE.format(flag=cutoff, alpha=alpha))
     if not isinstance(decoder, EntmaxOutputMixin):
-        sparse_class = type(f"Entmax{sparse_class.__name__}", (EntmaxOutputMixin, sparse_class), {})
-    return adopt(sparse_class, decoder, output_alpha=float(alpha))
+        # models hold their decoder in places of their own, or share it
+        decoder.__class__ = sparse_class(type(decoder))
+    decoder.output_alpha = float(alpha)
+    return decoder
+
+
+@lru_cache(maxsize=None)
+def sparse_class(stock: Type[FairseqDecoder]) -> Type[FairseqDecoder]:
+    """The decoder class with entmax probabilities, one for each stock class."""
+    bases = (EntmaxOutputMixin, stock)
+    return type(f"Entmax{stock.__name__}", bases, {"stock_class": stock, "__doc__": stock.__doc__})
+
+
+def _new_sparse(stock: Type[FairseqDecoder]) -> FairseqDecoder:
+    cls = sparse_class(stock)
+    return cls.__new__(cls)
+
+
+def narrow_scores(decoder: nn.Module) -> None:
+    """Start a sparse output with features of norm 1: the last layer norm's gain is d ** -0.5.
+
+    fairseq's start, features of norm d ** 0.5, gives scores a standard deviation of 1. alpha-entmax
+    drops what is 1 / (alpha - 1) behind, so of 4,000 words about 100 would be possible, at random,
+    and the others get no gradient but as answers; dropout's noise, half a deviation, is as large
+    as the leads that matter. examples/translation/RESULTS.md has what it changes.
+
+    For a decoder that is not trained yet; one without a last layer norm stays as it is.
+    """
+    norm = getattr(decoder, "layer_norm", None)
+    layers = getattr(decoder, "layers", None)
+    if norm is None and layers:  # normalised after each layer
+        norm = getattr(layers[-1], "final_layer_norm", None)
+    gain = getattr(norm, "weight", None)
+    if isinstance(gain, nn.Parameter):  # not so where it is sharded
+        with torch.no_grad():
+            gain.mul_(gain.numel() ** -0.5)
 
 
 def check_output_alpha(alpha: float) -> None:
@@ -97,16 +142,33 @@ def check_output_args(args: Any) -> None:
         ValueError: alpha < 1, adaptive softmax, or a criterion that needs log-probabilities.
     """
     check_output_alpha(args.output_alpha)
-    criterion = getattr(args, "criterion", None)
-    criterion = getattr(criterion, "_name", criterion)
-    if criterion == "adaptive_loss":
-        raise ValueError(_ADAPTIVE.format(flag="--criterion adaptive_loss"))
-    if args.output_alpha > 1 and criterion in _CROSS_ENTROPIES:
+    criterion = criterion_name(args)
+    if args.output_alpha > 1 and criterion == "adaptive_loss":
+        flag = "--criterion adaptive_loss"
+        raise ValueError(_ADAPTIVE.format(flag=flag, alpha=args.output_alpha))
+    if args.output_alpha > 1 and needs_log_probs(criterion):
         raise ValueError(
             f"--criterion {criterion} has no gradient outside the support of a sparse output "
-            f"(--output-alpha {args.output_alpha}): use `--criterion entmax_loss` "
+            f"(--output-alpha {args.output_alpha}): use `--criterion {_instead_of(criterion)}` "
             "(--label-smoothing keeps its meaning), or set `--output-alpha 1`."
         )
+
+
+def criterion_name(args: Any) -> str:
+    """The criterion on the command line or in a configuration; "" if there is none."""
+    criterion = getattr(args, "criterion", None)
+    return getattr(criterion, "_name", criterion) or ""
+
+
+def needs_log_probs(criterion: str) -> bool:
+    """Whether a criterion of fairseq trains through log-probabilities of all words."""
+    return "cross_entropy" in criterion or criterion in _CROSS_ENTROPIES
+
+
+def _instead_of(criterion: str) -> str:
+    if "masked_lm" in criterion:
+        return "masked_entmax_loss"
+    return "entmax_loss_with_alignment" if "alignment" in criterion else "entmax_loss"
 
 
 def output_alpha_of(model: nn.Module) -> Optional[float]:

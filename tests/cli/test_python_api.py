@@ -3,14 +3,14 @@
 import math
 
 import pytest
+from fairseq.models import MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModel
 
-from fairseq_entmax.models.lstm_entmax import LSTMEntmaxModel
-from fairseq_entmax.models.transformer_entmax import TransformerEntmaxModel
+import fairseq_entmax  # noqa: F401  (registers the models)
 
 from . import corpus
 
-CLASSES = {"transformer": TransformerEntmaxModel, "lstm": LSTMEntmaxModel}
+CLASSES = {name: MODEL_REGISTRY[f"{name}_entmax"] for name in ("transformer", "lstm")}
 every_arch = pytest.mark.parametrize("arch", list(CLASSES))
 
 
@@ -59,5 +59,5 @@ def test_stock_class_loads_a_sparse_checkpoint(trained, data):
     model = TransformerModel.from_pretrained(
         str(trained("transformer")), "checkpoint_last.pt", data_name_or_path=str(data)
     ).eval()
-    assert isinstance(model.models[0], TransformerEntmaxModel)
+    assert isinstance(model.models[0], CLASSES["transformer"])
     assert model.translate("H u n d", beam=10)

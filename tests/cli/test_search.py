@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from fairseq.data import Dictionary
+from fairseq.models import MODEL_REGISTRY
 
 from fairseq_entmax.decoding.report import SearchLog, search_tree, strings, summary, x_line
 from tests.decoding.table_model import dictionary
@@ -203,15 +204,17 @@ def test_training(finished):
 
 
 def test_hub_searches_with_a_trained_task(finished, data):
-    from fairseq_entmax.models.transformer_entmax import TransformerEntmaxModel
-
-    model = TransformerEntmaxModel.from_pretrained(
-        str(finished["folder"] / "model"),
-        "checkpoint_last.pt",
-        data_name_or_path=str(data),
-        search="exact",
-        max_expansions=3,
-    ).eval()
+    model = (
+        MODEL_REGISTRY["transformer_entmax"]
+        .from_pretrained(
+            str(finished["folder"] / "model"),
+            "checkpoint_last.pt",
+            data_name_or_path=str(data),
+            search="exact",
+            max_expansions=3,
+        )
+        .eval()
+    )
     hypotheses = model.generate(model.encode("H u n d"), beam=2, nbest=3)
     assert hypotheses[0]["certificate"].search == "exact"
 

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from fairseq_entmax.functional import reference
 from fairseq_entmax.modules import output_alpha_of
+from fairseq_entmax.modules.output_weights import features_for_scores
 from tests.builders import TINY_LSTM, TINY_TRANSFORMER, Task, arguments, batch, build, scripted
 from tests.builders import sharpen as sharpened
 
@@ -33,6 +34,12 @@ over_tiny = pytest.mark.parametrize("arch", TINY)
 
 def twin(arch):
     return arch.replace("_entmax", "")
+
+
+def flags_of(arch):
+    """Those that change something: an LSTM attends across only."""
+    within = ("encoder_attention_alpha", "decoder_attention_alpha")
+    return [flag for flag in ALPHA_FLAGS if "lstm" not in arch or flag not in within]
 
 
 def probs_of(model):
@@ -63,7 +70,7 @@ def test_arch_has_its_twins_settings(arch):
     added = {name: ours.pop(name) for name in set(ours) - set(stock)}
     stock["arch"] = arch
     assert ours == stock
-    expected = {**dict.fromkeys(ALPHA_FLAGS, 1.5), "learn_attention_alpha": False}
+    expected = {**dict.fromkeys(flags_of(arch), 1.5), "learn_attention_alpha": False}
     if "lstm" in arch:
         expected.update(attention_score="general", criterion="entmax_loss")
     assert added == expected
@@ -72,7 +79,9 @@ def test_arch_has_its_twins_settings(arch):
 @over_archs
 def test_arch_keeps_what_is_given(arch):
     args = arguments(arch, output_alpha=1.0, attention_alpha=1.25, cross_attention_alpha=2.0)
-    assert [getattr(args, flag) for flag in ALPHA_FLAGS] == [1.0, 1.25, 1.25, 1.25, 2.0]
+    given = dict(zip(ALPHA_FLAGS, [1.0, 1.25, 1.25, 1.25, 2.0]))
+    flags = flags_of(arch)
+    assert [getattr(args, flag) for flag in flags] == [given[flag] for flag in flags]
     assert arguments(arch, dropout=0.77).dropout == 0.77
 
 
@@ -237,7 +246,10 @@ def test_features_and_output_layer_are_the_forward(arch):
     model = build(arch)
     inputs = batch()["net_input"]
     scores, _ = model(**inputs)
-    features, extra = model(**inputs, features_only=True)
+    with features_for_scores(model.decoder) as asked:
+        features, extra = model(**inputs)
+    assert len(asked) == 1
+    assert torch.equal(model(**inputs)[0], scores)  # as before
     assert features.shape[:2] == scores.shape[:2]
     assert features.shape[2] < scores.shape[2] == len(model.decoder.dictionary)
     assert torch.equal(model.decoder.output_layer(features), scores)
@@ -254,7 +266,8 @@ def test_tied_embeddings(arch, tie):
     tied = decoder.embed_tokens.weight
     assert (model.encoder.embed_tokens.weight is tied) == (tie == "share_all_embeddings")
     inputs = batch()["net_input"]
-    features, _ = model(**inputs, features_only=True)
+    with features_for_scores(model.decoder):
+        features, _ = model(**inputs)
     assert_close(model(**inputs)[0], features @ tied.t())
     for flags in (ALL_ONE, {}):
         stock = build(twin(arch), **{tie: True})

@@ -1,19 +1,17 @@
 """The transformer: every alpha in its place, under all of fairseq's options."""
 
-from argparse import Namespace
-
 import pytest
 import torch
 from fairseq import options
+from fairseq.models import build_model
 from fairseq.models.transformer import transformer_decoder, transformer_encoder
 from fairseq.modules import MultiheadAttention
 from torch import nn
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax, entmax_loss
-from fairseq_entmax.models.flags import attention_temperature
-from fairseq_entmax.models.transformer_entmax import TransformerEntmaxModel
 from fairseq_entmax.modules import EntmaxMultiheadAttention
+from fairseq_entmax.modules.multihead_attention import default_temperature
 from tests.builders import Task, batch, build, sharpen
 
 ARCH, STOCK = "transformer_entmax_tiny", "transformer_tiny"
@@ -97,7 +95,7 @@ def test_temperature_of_each_attention(flags, expected):
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
 def test_default_temperature_is_as_steep_as_softmax_over_four_positions(alpha):
     z = torch.zeros(4, dtype=torch.float64)
-    temperature = attention_temperature(Namespace(), alpha)
+    temperature = default_temperature(alpha)
     jacobian = torch.autograd.functional.jacobian(lambda z: entmax(z / temperature, alpha), z)
     assert_close(jacobian, torch.autograd.functional.jacobian(lambda z: z.softmax(0), z))
 
@@ -112,7 +110,7 @@ def test_temperature_must_be_positive(temperature):
 def test_temperature_on_the_command_line(flags, expected):
     given = ["data", "--arch", ARCH, "--criterion", "entmax_loss", *flags]
     args = options.parse_args_and_arch(options.get_training_parser("translation"), given)
-    assert temperatures(TransformerEntmaxModel.build_model(args, Task())) == [expected] * 6
+    assert temperatures(build_model(args, Task())) == [expected] * 6
 
 
 def test_cross_attention_of_the_output_is_sparse():
@@ -152,9 +150,23 @@ def test_sparse_attention_under_every_option(flags):
 
 
 def test_adaptive_softmax_is_refused():
-    for alpha in (1.0, 1.5):
-        with pytest.raises(ValueError, match=r"--adaptive-softmax-cutoff.*got '8,16'"):
-            build(ARCH, adaptive_softmax_cutoff="8,16", output_alpha=alpha)
+    with pytest.raises(
+        ValueError, match=r"--adaptive-softmax-cutoff 8,16,24\) .*--output-alpha 1.5"
+    ):
+        build(ARCH, adaptive_softmax_cutoff="8,16")
+
+
+def test_adaptive_softmax_stays_at_output_alpha_one():
+    flags = {"adaptive_softmax_cutoff": "8,16", "criterion": "adaptive_loss"}
+    model, stock = (
+        build(ARCH, output_alpha=1.0, attention_alpha=1.0, **flags),
+        build(STOCK, **flags),
+    )
+    sample = batch()
+    log_probs = [
+        m.get_normalized_probs(m(**sample["net_input"]), True, sample) for m in (model, stock)
+    ]
+    assert torch.equal(*log_probs)
 
 
 def gradients(model, sample):

@@ -119,7 +119,7 @@ def test_gradient_equals_the_oracles_slope():
     attention = EntmaxLuongAttention(6, 6, 6, 1.5, "dot", learn_alpha=True).double()
     attention.learned_alpha.load_state_dict(alpha.state_dict())
     scores = torch.tensor([[1.0, 0.4, -0.2, -4.0]], dtype=torch.float64)
-    attention.normalize(scores)[0, 0].backward()
+    attention.sparse_weights(scores)[0, 0].backward()
     a = attention.learned_alpha.scores
 
     def oracle(step):

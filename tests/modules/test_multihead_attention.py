@@ -4,12 +4,10 @@ import math
 
 import pytest
 import torch
-from fairseq.modules import MultiheadAttention
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import reference
-from fairseq_entmax.modules import EntmaxMultiheadAttention, sparsify_attention
-from tests.builders import build
+from fairseq_entmax.modules import EntmaxMultiheadAttention
 
 from .attention_by_hand import (
     BSZ,
@@ -281,42 +279,3 @@ def test_every_parameter_learns(kind):
         # adding to all keys moves no score apart from another
         if name != "k_proj.bias":
             assert parameter.grad.abs().sum() > 0, name
-
-
-# ---- sparsify_attention
-
-
-def attentions(model):
-    return [m for m in model.modules() if isinstance(m, MultiheadAttention)]
-
-
-def test_sparsify_attention_replaces_all():
-    model = build("transformer_tiny")
-    names = list(model.state_dict())
-    assert sparsify_attention(model, 1.7) is model
-    found = attentions(model)
-    assert len(found) == 2 + 2 * 2  # two encoder layers, two decoder layers with two each
-    assert all(type(m) is EntmaxMultiheadAttention and m.alpha == 1.7 for m in found)
-    assert list(model.state_dict()) == names
-
-
-def test_sparsify_attention_takes_a_temperature():
-    model = build("transformer_tiny")
-    expected = [m.scaling / 2 for m in attentions(model)]
-    assert [m.scaling for m in attentions(sparsify_attention(model, 1.5, 2.0))] == expected
-
-
-def test_sparsify_attention_alpha_one_leaves_stock():
-    model = build("transformer_tiny")
-    before = attentions(model)
-    sparsify_attention(model, 1.0)
-    assert all(a is b for a, b in zip(attentions(model), before))
-    assert not any(isinstance(m, EntmaxMultiheadAttention) for m in before)
-
-
-def test_sparsify_attention_turns_the_fused_layer_off():
-    # fairseq 0.12.2's encoder layer has a softmax of its own for evaluation
-    model = build("transformer_tiny")
-    model.encoder.layers[0].can_use_fastpath = True
-    sparsify_attention(model, 1.5)
-    assert not model.encoder.layers[0].can_use_fastpath

@@ -1,0 +1,85 @@
+"""The Fenchel-Young criterion of masked language models."""
+
+import math
+from typing import Any, Dict, List
+
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.logging import metrics
+
+from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.modules.masked_output import masked_output_of
+
+from .models import unwrapped
+
+
+@register_criterion("masked_entmax_loss")
+class MaskedEntmaxLossCriterion(FairseqCriterion):
+    """L = p.z + H_alpha(p) - z_y over the masked words, as fairseq's ``masked_lm``.
+
+    Logs the loss, and the mean support of the masked words and how many references are in it.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), section 3.
+    """
+
+    def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True):
+        """Returns the loss, the number of masked words, and what to log."""
+        masked = sample["target"].ne(self.padding_idx)
+        # where nothing is masked fairseq scores all words, and none counts
+        chosen = masked if bool(masked.any()) else None
+        scores = model(**sample["net_input"], masked_tokens=chosen)[0]
+        targets = unwrapped(model).get_targets(sample, [scores])
+        if chosen is not None:
+            targets = targets[chosen]
+        scores = scores.view(-1, scores.size(-1))
+        alpha = self.output_alpha(model)
+        rows = entmax_loss_rows(scores, targets.view(-1), alpha, ignore_index=self.padding_idx)
+        loss = rows.loss.sum() if reduce else rows.loss
+        sample_size = int(masked.sum())
+        logging_output = {
+            "loss": loss.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": sample_size,
+            "support_size": rows.support_size.sum(),
+            "gold_in_support": (rows.target_probs > 0).sum(),
+        }
+        return loss, sample_size, logging_output
+
+    def output_alpha(self, model: Any) -> float:
+        """The alpha of the model's scores.
+
+        Raises:
+            ValueError: it knows none, or is no masked language model.
+        """
+        encoder = masked_output_of(unwrapped(model))
+        alpha = getattr(encoder, "output_alpha", None)
+        if alpha is None:
+            raise ValueError(
+                "--criterion masked_entmax_loss needs a sparse masked language model such as "
+                f"`--arch roberta_entmax_base`, got {type(unwrapped(model)).__name__}"
+            )
+        return alpha
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """Aggregate what all workers logged."""
+
+        def total(key: str) -> Any:
+            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
+
+        n_masked = total("sample_size")
+        if n_masked == 0:
+            return
+        metrics.log_scalar("loss", total("loss") / n_masked / math.log(2), n_masked, round=3)
+        for name, key, digits in (
+            ("support", "support_size", 2),
+            ("gold_in_support", "gold_in_support", 4),
+        ):
+            metrics.log_scalar(name, total(key) / n_masked, n_masked, round=digits)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every value above is a sum over words or sentences."""
+        return True
