@@ -13,5 +13,8 @@ if find_spec("fairseq") is not None:
     # fairseq finds models/ and tasks/ of a user-dir by itself, but nothing else, and nothing
     # at all if this package was imported before
     from fairseq_entmax import criterions, models, scoring, tasks
+    from fairseq_entmax.decoding import everywhere
+
+    everywhere.install()
 
     __all__ = ["compat", "criterions", "models", "scoring", "tasks"]

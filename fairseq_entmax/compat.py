@@ -22,11 +22,7 @@ from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.search import DiverseBeamSearch
-from fairseq.sequence_generator import SequenceGenerator
-from fairseq.tasks import FairseqTask
-
-from fairseq_entmax.decoding import make_sparse
-from fairseq_entmax.modules import output_alpha_of
+from fairseq.tasks import FairseqTask, translation_from_pretrained_bart
 
 _MARK = "_fairseq_entmax"
 
@@ -37,12 +33,12 @@ def apply() -> None:
     explain_refused_checkpoints()
     keep_last_batch()
     keep_batches_on_resuming()
-    generate_with_zero_probabilities()
     block_repeated_ngrams()
     find_groups_by_row()
     mix_precision_on_cpus()
     be_found_beside_fairseq()
     restore_numpy_compat()
+    let_pretrained_bart_find_its_settings()
 
 
 def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
@@ -160,27 +156,6 @@ def keep_batches_on_resuming() -> None:
     _wrap(FairseqTask, "get_batch_iterator", get_batch_iterator)
 
 
-def generate_with_zero_probabilities() -> None:
-    """Give every generator of a sparse model the search that is right with p = 0.
-
-    Fault: beam search ends a sentence only with ``beam`` finished hypotheses of p > 0, or fails
-    (``AssertionError: 200 < 200``) for the whole batch.
-    Versions: every fairseq. Test: tests/decoding/, tests/cli/.
-    """
-
-    def build_generator(original: Any, task: Any, models: Any, *args: Any, **kwargs: Any) -> Any:
-        generator = original(task, models, *args, **kwargs)
-        sparse = any((output_alpha_of(model) or 1) > 1 for model in models)
-        if sparse and isinstance(generator, SequenceGenerator):
-            options = args[0] if args else kwargs["args"]
-            # the hub hands out all hypotheses of the beam, whatever its `nbest` is
-            printed = "prefix_allowed_tokens_fn" not in kwargs
-            return make_sparse(generator, getattr(options, "nbest", 0) if printed else 0)
-        return generator
-
-    _wrap(FairseqTask, "build_generator", build_generator)
-
-
 def block_repeated_ngrams() -> None:
     """Let ``--no-repeat-ngram-size`` look at the words written so far.
 
@@ -286,3 +261,14 @@ def restore_numpy_compat() -> None:
     older.__dict__.update(compat=types.SimpleNamespace(long=int), int=int, percentile=percentile)
     for module in (data_utils, language_pair_dataset, token_block_dataset):
         module.np = older
+
+
+def let_pretrained_bart_find_its_settings() -> None:
+    """Let ``--task translation_from_pretrained_bart`` be set up.
+
+    Fault: the task asks for ``args``, which has become ``cfg``: ``no attribute 'args'``.
+    Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_twins.py.
+    """
+    task = translation_from_pretrained_bart.TranslationFromPretrainedBARTTask
+    if not hasattr(task, "args"):
+        task.args = property(lambda self: self.cfg)
