@@ -36,8 +36,26 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
         Garg et al. (EMNLP 2019); Peters, Niculae, Martins (ACL 2019), section 3.
     """
 
-    def __init__(self, task, sentence_avg, alignment_lambda=0.05, **options):
-        super().__init__(task, sentence_avg, **options)
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing=0.0,
+        report_accuracy=False,
+        ignore_prefix_size=0,
+        fused_output="auto",
+        label_smoothing_prior="uniform",
+        alignment_lambda=0.05,
+    ):
+        super().__init__(
+            task,
+            sentence_avg,
+            label_smoothing,
+            report_accuracy,
+            ignore_prefix_size,
+            fused_output,
+            label_smoothing_prior,
+        )
         self.alignment_lambda = alignment_lambda
 
     def forward(self, model, sample, reduce=True):

@@ -9,6 +9,7 @@ from fairseq.models.speech_to_text.berard import LSTMDecoder as BerardDecoder
 from fairseq.models.transformer import TransformerDecoderBase
 from fairseq.models.wav2vec import wav2vec2_asr
 from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 Weights = Optional[Tuple[Tensor, Optional[Tensor]]]
 
@@ -24,8 +25,14 @@ def _linear(name: str) -> Callable[[Any], Weights]:
     def weights(decoder: Any) -> Weights:
         projection = getattr(decoder, name, None)
         # with another class, or hooks, it is more than its weights
-        plain = type(projection) is nn.Linear and not projection._forward_hooks
-        return (projection.weight, projection.bias) if plain else None
+        if type(projection) is not nn.Linear or projection._forward_hooks:
+            return None
+        weight = projection.weight
+        for hook in projection._forward_pre_hooks.values():
+            if not isinstance(hook, WeightNorm):
+                return None
+            weight = hook.compute_weight(projection)
+        return weight, projection.bias
 
     return weights
 

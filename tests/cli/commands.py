@@ -163,6 +163,7 @@ def _number(value: Any) -> Any:
 
 
 def main(jobs_file: str) -> None:
+    import fairseq_cli.eval_lm
     import fairseq_cli.generate
     import fairseq_cli.train
     import fairseq_cli.validate
