@@ -36,8 +36,8 @@ def log_entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
 
     Example:
         >>> import torch
-        >>> log_entmax(torch.tensor([2.0, 1.0, -1.0]), alpha=1.5)
-        tensor([-0.1855, -1.7763,    -inf])
+        >>> log_entmax(torch.tensor([2.0, 1.5, -1.0]), alpha=2.0)  # p = [0.75, 0.25, 0]
+        tensor([-0.2877, -1.3863,    -inf])
     """
     check_scores(scores)
     check_alpha(alpha, scores, check_dim(scores, -1))

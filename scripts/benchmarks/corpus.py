@@ -1,4 +1,4 @@
-"""The corpus of the recipe benchmarks: Multi30k German to English where it lies, else made up."""
+"""The corpus of the recipe benchmarks: Multi30k German to English if it is given, else made up."""
 
 import os
 import random
@@ -11,10 +11,8 @@ from typing import List
 
 from benchmarks.processes import SCRIPTS
 
-# an archive or a folder with train.de, train.en, val.de, ...; where it is absent words are made up
-MULTI30K = Path(
-    os.environ.get("MULTI30K", Path(__file__).resolve().parents[3] / "shared/data/multi30k.tar.xz")
-)
+# an archive or a folder with train.de, train.en, val.de, ...; without one words are made up
+MULTI30K = Path(os.environ["MULTI30K"]) if os.environ.get("MULTI30K") else None
 LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 300}
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -24,7 +22,7 @@ def prepare(folder: Path, vocabulary: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for split in LINES:
         for side in ("de", "en"):
-            lines = multi30k(split, side) if MULTI30K.exists() else made_up(split, side, vocabulary)
+            lines = multi30k(split, side) if MULTI30K else made_up(split, side, vocabulary)
             text = "\n".join(lines[: LINES[split]]) + "\n"
             (folder / f"{split}.{side}").write_text(text, encoding="utf-8")
     binary = folder / "bin"
@@ -43,7 +41,10 @@ def prepare(folder: Path, vocabulary: int) -> Path:
 
 
 def multi30k(split: str, side: str) -> List[str]:
+    assert MULTI30K is not None
     name = f"{split}.{side}"
+    if not MULTI30K.exists():
+        raise SystemExit(f"MULTI30K={MULTI30K}: there is no such archive or folder")
     if MULTI30K.is_dir():
         text = (MULTI30K / name).read_text(encoding="utf-8")
     else:

@@ -143,5 +143,5 @@ def test_masked_loss_needs_a_sparse_masked_model():
 
 
 def test_masked_lm_criterion_is_refused_on_a_sparse_output():
-    with pytest.raises(ValueError, match="masked_lm.*--criterion masked_entmax_loss"):
+    with pytest.raises(ValueError, match=r"masked_lm.*--criterion masked_entmax_loss"):
         masked_model("roberta_base_entmax", criterion="masked_lm")

@@ -69,7 +69,7 @@ def test_command_line(tmp_path):
 
 
 def test_made_up_corpus_has_the_shape_of_the_real_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(corpus, "MULTI30K", tmp_path / "absent")
+    monkeypatch.setattr(corpus, "MULTI30K", None)
     monkeypatch.setattr(corpus, "LINES", {"train": 3000, "val": 20, "test_2016_flickr": 7})
     binary = corpus.prepare(tmp_path / "corpus", 2000)
     lines = (tmp_path / "corpus" / "train.de").read_text(encoding="utf-8").splitlines()

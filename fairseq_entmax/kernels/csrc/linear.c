@@ -75,6 +75,9 @@ typedef struct {
     long d, excluded;
     int accumulate;
     float *weight, *bias;
+    float *buffers; /* d for each thread */
+    long slots;
+    atomic_long next_slot;
 } columns_t;
 
 static void weight_row(const columns_t *job, long column, float *buffer) {
@@ -102,11 +105,11 @@ static void weight_row(const columns_t *job, long column, float *buffer) {
 static void weight_body(void *data) {
     columns_t *job = data;
     long begin, end;
-    float *buffer = malloc(job->d * sizeof(float));
-    if (buffer == NULL) return; /* the caller has checked that this much memory is there */
+    const long slot = atomic_fetch_add(&job->next_slot, 1);
+    if (slot >= job->slots) return; /* the others take what is left */
+    float *buffer = job->buffers + slot * job->d;
     while (take(&job->work, &begin, &end))
         for (long column = begin; column < end; column++) weight_row(job, column, buffer);
-    free(buffer);
 }
 
 /* weight (V, d) = G^T diag(scale) X (+ base on every row but `excluded`) and bias (V,) likewise;
@@ -120,9 +123,8 @@ int entmax_grad_weight(const int64_t *start, const int32_t *index, const float *
     int64_t *first = calloc(columns + 2, sizeof(int64_t));
     int32_t *row = malloc((total + 1) * sizeof(int32_t));
     float *scaled = malloc((total + 1) * sizeof(float));
-    float *probe = malloc(d * threads * sizeof(float));
-    const int failed = !first || !row || !scaled || !probe;
-    free(probe);
+    float *buffers = malloc(d * threads * sizeof(float));
+    const int failed = !first || !row || !scaled || !buffers;
     if (!failed) {
         int64_t *place = first + 1;
         for (int64_t i = 0; i < total; i++) place[index[i] + 1]++;
@@ -135,12 +137,13 @@ int entmax_grad_weight(const int64_t *start, const int32_t *index, const float *
             }
         /* every place has moved to the start of the next column */
         columns_t job = {{0, columns, 64}, {first, row, scaled}, features, base, base_bias, d,
-                         excluded, accumulate, weight, bias};
+                         excluded, accumulate, weight, bias, buffers, threads, 0};
         run(weight_body, &job, threads);
     }
     free(first);
     free(row);
     free(scaled);
+    free(buffers);
     return failed;
 }
 

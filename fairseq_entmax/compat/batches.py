@@ -1,0 +1,73 @@
+"""Faults in how fairseq puts sentences into batches."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+from fairseq.data import data_utils
+from fairseq.tasks import FairseqTask
+
+from .repairs import repair, wrap
+
+
+def _drops_the_tail() -> bool:
+    batches = data_utils.batch_by_size(
+        np.arange(3), lambda i: 1, max_sentences=8, required_batch_size_multiple=8
+    )
+    return sum(len(batch) for batch in batches) < 3
+
+
+@repair(_drops_the_tail)
+def keep_last_batch() -> None:
+    """Do not drop the last sentences of a data set.
+
+    Fault: ``batch_by_size`` drops the last batch if its size is no multiple of
+    ``--required-batch-size-multiple`` (default 8): generate answers 96 of 100 sentences, and a
+    data set of fewer than 8 is a ZeroDivisionError.
+    Versions: fairseq main and ve-fairseq 0.12.3.
+    Test: tests/compat/test_repairs.py::test_last_batch_*.
+    """
+
+    def batch_by_size(original: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(indices, np.ndarray):
+            indices = np.fromiter(indices, dtype=np.int64, count=-1)
+        if len(indices) == 0:
+            return []
+        batches = original(indices, *args, **kwargs)
+        fixed_shapes = kwargs.get("fixed_shapes", args[5] if len(args) > 5 else None)
+        kept = sum(len(batch) for batch in batches)
+        if fixed_shapes is not None or kept == len(indices):
+            return batches
+        return [*batches, indices[kept:]]
+
+    wrap(data_utils, "batch_by_size", batch_by_size)
+
+
+@repair()
+def keep_batches_on_resuming() -> None:
+    """Resume a training with the batches it had.
+
+    Fault: a training puts its sentences into batches once, by the seed of epoch 1, but one that is
+    resumed by the seed of its first epoch: other batches, other losses than unbroken.
+    Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_resume.py.
+    """
+
+    def get_batch_iterator(
+        original: Any, task: Any, dataset: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        call = inspect.signature(original).bind(task, dataset, *args, **kwargs)
+        call.apply_defaults()
+        options = call.arguments
+        epoch = options["epoch"]
+        once = task.can_reuse_epoch_itr(dataset) and not (
+            options["disable_iterator_cache"] or options.get("update_epoch_batch_itr")
+        )
+        if not once or dataset in task.dataset_to_epoch_iter:
+            return original(task, dataset, *args, **kwargs)
+        options["epoch"] = 1
+        iterator = original(*call.args, **call.kwargs)
+        iterator.epoch = epoch
+        dataset.set_epoch(epoch)
+        return iterator
+
+    wrap(FairseqTask, "get_batch_iterator", get_batch_iterator)

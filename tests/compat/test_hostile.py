@@ -1,0 +1,209 @@
+"""Nothing that a checkpoint holds is run: not its pickle, not its settings."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+from argparse import Namespace
+from pathlib import Path
+
+import fairseq
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.models import fconv, transformer_lm
+from fairseq.optim import adam
+
+from fairseq_entmax.compat.configs import literal
+from tests.builders import Task, build
+from tests.cli import commands
+
+needs_protection = pytest.mark.skipif(
+    not hasattr(torch.serialization, "add_safe_globals"), reason="torch < 2.4 cannot refuse"
+)
+
+
+class Hostile:
+    def __init__(self, victim):
+        self.victim = str(victim)
+
+    def __reduce__(self):
+        return os.mkdir, (self.victim,)
+
+
+def _protocol_4(path, victim):
+    path.write_bytes(pickle.dumps({"model": Hostile(victim)}, protocol=4))
+
+
+def _stack_global(path, victim):
+    path.write_bytes(b"\x80\x04\x8c\x05posix\x8c\x05mkdir\x93\x8c\x01x\x85R.")
+
+
+def _inst(path, victim):
+    path.write_bytes(f"(S'{victim}'\nios\nmkdir\n.".encode())
+
+
+def _extension(path, victim):
+    path.write_bytes(b"\x80\x02\x82\x01.")
+
+
+def _object_array(path, victim):
+    torch.save({"model": {}, "args": np.array([Hostile(victim)], dtype=object)}, str(path))
+
+
+def _legacy_tar(path, victim):
+    with tarfile.open(str(path), "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            part = path.with_name(name)
+            part.write_bytes(pickle.dumps(Hostile(victim)))
+            archive.add(str(part), name)
+
+
+def _text(path, victim):
+    path.write_text("this is no checkpoint\n")
+
+
+def _empty(path, victim):
+    path.write_bytes(b"")
+
+
+KINDS = [_protocol_4, _stack_global, _inst, _extension, _object_array, _legacy_tar, _text, _empty]
+
+
+@needs_protection
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__[1:])
+def test_foreign_file_is_refused_in_one_line(make, tmp_path):
+    path, victim = tmp_path / "model.pt", tmp_path / "victim"
+    make(path, victim)
+    with pytest.raises(ValueError, match=r"refused to load|cannot read") as caught:
+        checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    assert "weights_only" not in message
+    assert not victim.exists()
+
+
+@needs_protection
+def test_main_branch_asks_for_an_unsafe_load_in_vain(tmp_path):
+    """fairseq's main branch passes weights_only=False: a copy of the installed one, changed so."""
+    copy = tmp_path / "site"
+    shutil.copytree(
+        Path(fairseq.__file__).parent,
+        copy / "fairseq",
+        ignore=shutil.ignore_patterns("__pycache__", "examples"),
+    )
+    changed = copy / "fairseq" / "checkpoint_utils.py"
+    source = changed.read_text(encoding="utf-8")
+    assert "torch.load(f, map_location" in source
+    changed.write_text(
+        source.replace(
+            "torch.load(f, map_location", "torch.load(f, weights_only=False, map_location"
+        ),
+        encoding="utf-8",
+    )
+    victim, path = tmp_path / "victim", tmp_path / "hostile.pt"
+    torch.save({"model": {}, "args": Hostile(victim)}, str(path))
+    code = "import sys; {}\nfrom fairseq import checkpoint_utils\n" + (
+        "assert 'site' in checkpoint_utils.__file__\n"
+        f"checkpoint_utils.load_checkpoint_to_cpu({str(path)!r})"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), str(commands.REPO)])}
+
+    def loaded(first):
+        return subprocess.run(
+            [sys.executable, "-c", code.format(first)],
+            env=env,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+
+    done = loaded("import fairseq_entmax")
+    assert "refused to load the checkpoint" in done.stderr.splitlines()[-1]
+    assert not victim.exists()
+    loaded("")
+    assert victim.exists(), "without the repair it runs, or this test shows nothing"
+
+
+# ---- settings
+
+
+def test_literals_are_what_fairseq_writes():
+    for text in ("[(512, 3)] * 20", "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"):
+        assert literal(text) == eval(text)
+    for text in ("(0.9, 0.98)", "1e-30", "-1", "[]", "{'a': [1, 2]}", "True", "None", " 0.25,0.5 "):
+        assert literal(text) == eval(text.strip())
+    for value in (True, None, 3, b"1"):
+        with pytest.raises(TypeError):
+            literal(value)
+
+
+HOSTILE = [
+    "open('pwned', 'w')",
+    "__import__('os').mkdir('pwned')",
+    "[__import__('os').mkdir('pwned')] * 2",
+    "(lambda: 0)()",
+    "[x for x in (1, 2)]",
+    "f'{1}'",
+    "().__class__.__bases__",
+    "exit()",
+    "[0] * 10 ** 9",
+    "[[0] * 9999] * 9999 * 9999",
+    "9 ** 9 ** 9",
+    "'a' * 10 ** 9",
+    "{**{}}",
+    "(" * 500,
+    "print",
+    "1 if True else 2",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_config_is_refused_wherever_it_is_evaluated(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for evaluate in (utils.eval_bool, utils.eval_str_list, utils.eval_str_dict):
+        with pytest.raises(ValueError, match="refused to evaluate the setting"):
+            evaluate(text)
+    for module in (fconv, transformer_lm, adam):
+        assert module.__dict__["eval"] is literal
+    assert not list(tmp_path.iterdir())
+
+
+def test_hostile_config_of_a_model_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='refused to evaluate the setting "open'):
+        build("lstm_entmax", task=Task(), decoder_attention="open('pwned', 'w')")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_hostile_config_of_a_checkpoint_runs_nothing(tmp_path):
+    """Through fairseq-generate, from a checkpoint that loads weights-only."""
+    text = tmp_path / "text"
+    text.mkdir()
+    for name in ("train.a", "train.b", "test.a", "test.b"):
+        (text / name).write_text("x y\n" * 4)
+    data = tmp_path / "bin"
+    commands.run(
+        *("fairseq-preprocess", "-s", "a", "-t", "b", "--trainpref", text / "train"),
+        *("--testpref", text / "test", "--destdir", data),
+    )
+    victim = tmp_path / "pwned"
+    model = Namespace(
+        _name="lstm_entmax", arch="lstm_entmax", decoder_attention=f"open({str(victim)!r}, 'w')"
+    )
+    task = Namespace(_name="translation", data=str(data), source_lang="a", target_lang="b")
+    path = tmp_path / "model.pt"
+    history = {"criterion_name": "entmax_loss", "optimizer_name": "", "num_updates": 1}
+    state = {"cfg": {"model": model, "task": task}, "args": None, "model": {}, "extra_state": {}}
+    state["optimizer_history"] = [{**history, "lr_scheduler_state": {}, "best_loss": None}]
+    state["extra_state"]["train_iterator"] = {"epoch": 1}
+    torch.save(state, str(path))
+    done = commands.attempt(
+        *("fairseq-generate", data, *commands.USER_DIR, "--path", path, "--cpu"),
+    )
+    assert done.code != 0
+    assert not victim.exists()
+    assert "refused to evaluate the setting" in done.output
