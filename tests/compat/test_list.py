@@ -62,3 +62,9 @@ def test_an_unknown_repair_is_said():
     assert code != 0
     last = log.strip().splitlines()[-1]
     assert SWITCH in last and "'keep_last_bach'" in last and "keep_last_batch," in last
+
+
+def test_every_repair_stands_in_the_table():
+    page = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert table == {repair.name for repair in compat.REPAIRS}

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from fairseq import models as registry
 from fairseq import options
+from fairseq.modules import FairseqDropout
 
 from fairseq_entmax.models.kinds import REFUSED
 from fairseq_entmax.models.twins import SparseTwin
 from fairseq_entmax.modules import EntmaxMultiheadAttention, EntmaxOutputMixin, output_alpha_of
 from fairseq_entmax.modules.masked_output import masked_output_of
 from fairseq_entmax.modules.sparsify import attention_places, decoders_of
+from tests.builders import build
 from tests.models.archs import build_arch, command_line
 
 # models that cannot be built here, stock or sparse
@@ -193,3 +195,14 @@ def test_no_name_of_ours_is_hidden_by_an_attribute_of_fairseq():
     ours = {name for name in ours if not name.startswith("__")} - {"forward"}
     assert "normalize" in set_there
     assert not ours & set_there
+
+
+def test_dropout_is_known_by_the_names_of_stock():
+    """`--retain-dropout-modules TransformerDecoder` names classes, as stock builds them."""
+
+    def names(model):
+        return [m.module_name for m in model.modules() if isinstance(m, FairseqDropout)]
+
+    twin, stock = build("transformer_entmax_tiny"), build("transformer_tiny")
+    assert names(twin) == names(stock)
+    assert "TransformerDecoder" in names(twin)
