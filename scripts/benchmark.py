@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator
 from benchmarks import exact_search, output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
-from fairseq_entmax.decoding.report import write_json
+from fairseq_entmax.data.files import write_json
 
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "output-layer": output_layer.output_layer,

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import sentencepiece
-from prepare import read_lines, write
+from prepare import read_lines
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_entmax.analysis import read_generation
+from fairseq_entmax.data.files import write_json, write_lines
 
 # sacrebleu's advice for languages written without blanks; its own tokeniser for ja needs MeCab
 TOKENIZERS = {"zh": "zh", "ja": "char"}
@@ -75,8 +76,8 @@ def main() -> None:
     for name in ("support", "gold_in_support"):
         result[name] = logged(args.test / "validated.json", name)
     result["words_per_second"] = words_per_second(args.train_log)
-    write(args.found / "hypotheses", answers)
-    write(args.found / "result.json", [json.dumps(result, indent=1)])
+    write_lines(args.found / "hypotheses", answers)
+    write_json(args.found / "result.json", result)
     print(
         f"translation: bleu={result['bleu']:.2f} chrf={result['chrf']:.2f} "
         f"support={result['support']:.2f} lines={result['lines']} "

@@ -10,12 +10,11 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
+from fairseq_entmax.data.unigram import target_frequencies
 from fairseq_entmax.functional.dispatch import compiled
 from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.modules import learned_alphas, output_alpha_of
-
-from .unigram import target_frequencies
 
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 
