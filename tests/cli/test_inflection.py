@@ -109,6 +109,18 @@ def test_another_experiment_is_not_mixed_in(finished, folder):
     assert "holds another experiment" in output
 
 
+def test_other_data_are_not_mixed_in(finished, folder):
+    """The old figures under the name of new data would be wrong without a word."""
+    shutil.copytree(str(folder / "data"), str(folder / "moved"))
+    same = attempt(folder, *COMMON, "--data", "moved", *TINY)
+    assert same[0] == 0 and LAST.match(same[1].splitlines()[-1]), same[1]
+    with open(folder / "moved" / "aish-dev", "a", encoding="utf-8") as dev:
+        dev.write("papa\tpapar\tN;PL\n")
+    code, output = attempt(folder, *COMMON, "--data", "moved", *TINY)
+    assert code == 2
+    assert output.splitlines()[-1].endswith("an experiment on other data: choose another --out")
+
+
 def test_lines_of_every_kind_interactively(finished, folder):
     """Stock interactive answers lines without features, with unknown symbols, of one letter."""
     lines = ["t a <lang:aish> <N> <PL>", "p", "p <lang:aish> <NEW>", "Z ? <N>", "<N>"]
@@ -137,6 +149,8 @@ def test_lines_of_every_kind_interactively(finished, folder):
         (["--data", "data", "--out", "o", "--seed", "x"], "are whole numbers, got x"),
         (["--data", "data", "--out", "o", "--ensemble", "0"], "and --max-update are at least 1"),
         (["--data", "data", "--out", "o", "--output-alpha", "0.5"], "(1 is softmax), got 0.5"),
+        (["--data", "data", "--out", "o", "--eval-split", "valid"], "must be dev or test, got val"),
+        (["--data", "data", "--out", "o", "--attention-alpha", "nan"], "(1 is softmax), got nan"),
         (["--data", "data", "--out", "o", "--languages", "cish"], "no pairs in cish-train-medium"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else "",

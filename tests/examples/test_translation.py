@@ -116,6 +116,12 @@ GIVEN = ("--data", "d", "--src", "de", "--tgt", "en", "--test", "t", "--out", "o
         ((*GIVEN, "--tgt", "de"), "--src and --tgt are both de"),
         ((*GIVEN, "--recipe", "rnn"), "--recipe rnn: no such recipe, there are: lstm.args"),
         ((*GIVEN, "--beam", "many"), "--beam must be a whole number, got many"),
+        ((*GIVEN, "--beam", "0"), "--beam must be at least 1, got 0"),
+        ((*GIVEN, "--average", "00"), "--average must be at least 1, got 0"),
+        ((*GIVEN, "--output-alpha", "0.5"), "--output-alpha must be a number >= 1"),
+        ((*GIVEN, "--attention-alpha", "nan"), "--attention-alpha must be a number >= 1"),
+        ((*GIVEN, "--label-smoothing", "1"), "--label-smoothing must be a number in [0, 1), got 1"),
+        ((*GIVEN, "--", "--max-update=x"), "--max-update must be a whole number, got x"),
         ((*GIVEN, "--", "--max-update", "x"), "--max-update must be a whole number, got x"),
         (GIVEN, "d: no such folder"),
     ],
@@ -125,6 +131,17 @@ def test_wrong_arguments(arguments, message, tmp_path):
     done = run_sh(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stdout.splitlines()[-1]
+    assert len(done.stdout.splitlines()) == 1 and not (tmp_path / "o").exists()
+
+
+def test_leading_zeros_are_no_other_setting(tmp_path):
+    (tmp_path / "d").mkdir()
+    module = load("examples/translation/run.py")
+    given = ("--data", str(tmp_path / "d"), *GIVEN[2:])
+    flags = ["--", "--max-update=010", "--x"]
+    options, rest = module.read_options([*given, "--seed", "08", "--beam", "07", *flags])
+    assert (options["seed"], options["beam"], options["max-update"]) == ("8", "7", "10")
+    assert rest == flags[1:]
 
 
 def test_a_python_without_fairseq():
@@ -137,11 +154,9 @@ def test_a_python_without_fairseq():
 
 
 def test_help_names_every_option():
-    text = (FOLDER / "run.sh").read_text(encoding="utf-8")
-    options_read = set(re.findall(r"--[a-z-]+", text.split("while [")[1].split("name=${1#")[0]))
     shown = run_sh("--help").stdout
-    for option in options_read - {"--help"}:
-        assert option in shown
+    for option in load("examples/translation/run.py").DEFAULTS:
+        assert f"--{option} " in shown
 
 
 # ---- recipes
