@@ -192,6 +192,7 @@ def prepare_training(args: argparse.Namespace) -> None:
     if not args.model.exists():
         train = corpora["train"]
         learn_pieces(train.source + train.target, args.vocab, args.model)
+    write_lines(args.out / f"raw.{args.tgt}", corpora["train"].target)  # for word counts
     for name, pairs in corpora.items():
         write_pieces(pairs, args, name)
 

@@ -94,6 +94,26 @@ def recipe_flags(name: str) -> List[str]:
     return [word for line in lines if not line.startswith("#") for word in line.split()]
 
 
+def train_flags(given: Options, tokens: int, checkpoints: Path) -> List[str]:
+    """The flags of fairseq-train: schedule, recipe, options."""
+    updates = int(given["max-update"])
+    interval = max(1, updates // 25)
+    flags = [
+        *("--optimizer", "adam", "--adam-betas", "(0.9,0.98)"),
+        *("--lr-scheduler", "polynomial_decay", "--warmup-updates", updates // 10),
+        *("--total-num-update", updates, "--max-update", updates, "--max-tokens", tokens),
+        *recipe_flags(given["recipe"]),
+        *("--criterion", "entmax_loss", "--label-smoothing", given["label-smoothing"]),
+        *("--output-alpha", given["output-alpha"], "--attention-alpha", given["attention-alpha"]),
+        *("--seed", given["seed"], "--save-dir", checkpoints, "--no-epoch-checkpoints"),
+        *("--save-interval-updates", interval, "--keep-interval-updates", given["average"]),
+        *("--save-interval", "1000000", "--validate-interval", "1000000"),
+        "--skip-invalid-size-inputs-valid-test",
+        *("--log-format", "simple", "--log-interval", min(interval, 100)),
+    ]
+    return list(map(str, flags))
+
+
 # ---- steps
 
 
@@ -145,27 +165,11 @@ class Run:
         )
 
     def train_command(self) -> List[str]:
-        given, updates = self.given, int(self.given["max-update"])
         # small corpora get small batches: at least 200 in an epoch, of 512 to 2048 tokens
         with open(self.text / f"train.{self.tgt}", "rb") as lines:
             tokens = min(max(512, sum(len(line.split()) for line in lines) // 200), 2048)
-        interval = max(1, updates // 25)
-        command = [
-            *(script("fairseq-train"), self.bin, *self.plugin),
-            *("--optimizer", "adam", "--adam-betas", "(0.9,0.98)"),
-            *("--lr-scheduler", "polynomial_decay", "--warmup-updates", updates // 10),
-            *("--total-num-update", updates, "--max-update", updates, "--max-tokens", tokens),
-            *recipe_flags(given["recipe"]),
-            *("--criterion", "entmax_loss", "--label-smoothing", given["label-smoothing"]),
-            *("--output-alpha", given["output-alpha"]),
-            *("--attention-alpha", given["attention-alpha"], "--seed", given["seed"]),
-            *("--save-dir", self.out / "checkpoints", "--no-epoch-checkpoints"),
-            *("--save-interval-updates", interval, "--keep-interval-updates", given["average"]),
-            *("--save-interval", "1000000", "--validate-interval", "1000000"),
-            "--skip-invalid-size-inputs-valid-test",
-            *("--log-format", "simple", "--log-interval", min(interval, 100), *self.flags),
-        ]
-        return list(map(str, command))
+        flags = train_flags(self.given, tokens, self.out / "checkpoints")
+        return [script("fairseq-train"), str(self.bin), *self.plugin, *flags, *self.flags]
 
     def train(self) -> None:
         """Trains and averages, unless the same command has come to its end."""
@@ -208,7 +212,8 @@ class Run:
         )
         show(
             *(HERE / "score.py", found, "--test", self.test, "--model", self.text / "spm.model"),
-            *("--tgt", self.tgt, "--train-log", self.out / "train.log"),
+            *("--tgt", self.tgt, "--train", self.text / f"raw.{self.tgt}"),
+            *("--train-log", self.out / "train.log"),
         )
 
 
