@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 
@@ -93,11 +93,11 @@ def logged_losses(log: str) -> List[float]:
     return [float(json.loads(line)["loss"]) for line in lines if line.endswith("}\n")]
 
 
-def train(quick: bool, runs: int) -> Iterator[Row]:
+def train(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row]:
     """Updates of fairseq-train, from scratch and from weights with a trained model's support."""
     with tempfile.TemporaryDirectory() as folder:
         for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
-            data = prepare(Path(folder) / name, size)
+            data = prepare(Path(folder) / name, size, corpus)
             for start in ("from scratch", "trained-like"):
                 yield from _train_from(Path(folder) / name / start, data, f"V={name} {start}", runs)
 
@@ -199,12 +199,12 @@ def gate(checkpoint: Path, data: Path, case: str) -> None:
             raise SystemExit(f"{case}: {what} off by {error:.1e}; a wrong result is not timed")
 
 
-def decode(quick: bool, runs: int) -> Iterator[Row]:
+def decode(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row]:
     """fairseq-generate at beam 5; every hypothesis is 20 words long, so both take equal steps."""
     recipes = {"softmax": SOFTMAX, **TWINS}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
-            data = prepare(Path(folder) / name, size)
+            data = prepare(Path(folder) / name, size, corpus)
             checkpoints = {
                 twin: trained_like(Path(folder) / name / twin, data, recipe)
                 for twin, recipe in recipes.items()
