@@ -41,9 +41,9 @@ def _import_data() -> None:
 
 _import_data()
 from entmax_data.files import whole, write_json, write_lines  # noqa: E402
-from entmax_data.inflection import Corpus, DataError  # noqa: E402
+from entmax_data.inflection import ORDERS, Corpus, DataError  # noqa: E402
 
-__all__ = ["Corpus", "DataError", "whole", "write_json", "write_lines"]
+__all__ = ["ORDERS", "Corpus", "DataError", "whole", "write_json", "write_lines"]
 
 
 def fail(message: str) -> NoReturn:

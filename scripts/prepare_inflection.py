@@ -5,9 +5,11 @@
     prepare_inflection.py split UNIMORPH_FILE DIR --language german
 
 DIR is a clone of sigmorphon/conll2018, or any folder with files LANGUAGE-train-SETTING,
-LANGUAGE-dev and LANGUAGE-test, tab-separated as in UniMorph. ``prepare`` writes
-{train,valid,dev,test}.{lemma,form} and {dev,test}.tsv, which ``restore`` joins with the answers.
-``split`` makes such files of one that is not split, as in the repositories of UniMorph.
+LANGUAGE-dev and LANGUAGE-test, or LANGUAGE.trn, .dev and .tst, tab-separated: lemma, form, features
+or lemma, features, form (seen from the lines, or told by ``--columns``). ``prepare`` writes
+{train,valid,dev,test}.{lemma,form} and {dev,test}.tsv, which ``restore`` joins with the answers. A
+test file without forms (lemma, features) can be answered, not scored. ``split`` makes such files of
+one that is not split, as in the repositories of UniMorph.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from typing import Dict, List, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fairseq_entmax.data.files import write_lines
-from fairseq_entmax.data.inflection import Corpus, DataError, Entry, read
+from fairseq_entmax.data.inflection import ORDERS, Corpus, DataError, Entry, read
 from fairseq_entmax.data.symbols import symbols_to_word
 
 VALID_WORDS = 6000
@@ -41,19 +43,29 @@ def sample(by_language: Dict[str, List[Entry]], total: int, seed: int) -> List[E
     ]
 
 
+def say_columns(corpus: Corpus) -> None:
+    """By which order of columns the files were read."""
+    for columns, names in sorted(corpus.taken.items(), key=lambda item: len(item[1])):
+        which = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        print(f"columns {columns}: {len(names)} files ({which})")
+
+
 def prepare(args: argparse.Namespace) -> None:
-    corpus = Corpus(args.data)
+    corpus = Corpus(args.data, args.columns)
     train_part = f"train-{args.setting}"
     languages, left_out = corpus.choose(args.languages, train_part, args.eval_split)
     if left_out:
         print(f"without {train_part}, left out: {' '.join(left_out)}")
     train = {language: corpus.require(language, train_part) for language in languages}
     splits = {
-        split: {language: corpus.read(language, split) for language in languages}
+        split: {
+            language: (corpus.require if split == args.eval_split else corpus.read)(language, split)
+            for language in languages
+        }
         for split in ("dev", "test")
     }
+    say_columns(corpus)
     for language in languages:
-        corpus.require(language, args.eval_split)
         if not splits["dev"][language]:
             held_out = train[language][::20]
             train[language] = [e for i, e in enumerate(train[language]) if i % 20]
@@ -96,7 +108,8 @@ def restore(args: argparse.Namespace) -> None:
 
 def split(args: argparse.Namespace) -> None:
     """Train, dev and test files with no lemma in two of them."""
-    entries = read(args.file, args.language)
+    columns, entries = read(args.file, args.language, args.columns)
+    print(f"columns {columns}")
     rng = random.Random(args.seed)
     lemmas = sorted({entry.lemma for entry in entries})
     rng.shuffle(lemmas)
@@ -140,6 +153,12 @@ def main() -> None:
         three.add_argument(f"--{part}", type=int, default=1000, help="pairs (default: 1000)")
     three.add_argument("--seed", type=int, default=1)
     three.set_defaults(run=split)
+    for command in (one, three):
+        command.add_argument(
+            "--columns",
+            choices=ORDERS,
+            help="order of the columns of all files (default: what most lines of each look like)",
+        )
     args = parser.parse_args()
     try:
         args.run(args)

@@ -22,7 +22,7 @@ HERE = Path(__file__).absolute().parent
 USAGE = """
 usage: run.sh --data DIR --out DIR [options] [-- flags of fairseq-train]
   --data DIR           clone of sigmorphon/conll2018, or a folder with LANGUAGE-train-SETTING,
-                       LANGUAGE-dev and LANGUAGE-test
+                       LANGUAGE-dev and LANGUAGE-test, or LANGUAGE.trn, .dev and .tst
   --out DIR            where everything is written
   --languages "A B"    languages of the one model, or all (default)
   --setting S          low, medium (default) or high
@@ -34,12 +34,14 @@ usage: run.sh --data DIR --out DIR [options] [-- flags of fairseq-train]
   --seed S             default 1
   --max-update N       updates of each model (default: 1500 and one for every five pairs)
   --beam N             default 5
+  --columns ORDER      lemma,form,features or lemma,features,form in all files (default: what most
+                       lines of each file look like)
   --quick              a smaller model, at most 1500 updates: minutes for a few languages
 """
 DEFAULTS = {
     **{"data": "", "out": "", "languages": "all", "setting": "medium", "output-alpha": "1.5"},
     **{"attention-alpha": "1.5", "arch": "lstm_entmax", "eval-split": "dev", "ensemble": "1"},
-    **{"seed": "1", "max-update": "", "beam": "5", "quick": "no"},
+    **{"seed": "1", "max-update": "", "beam": "5", "quick": "no", "columns": ""},
 }
 PREPARE = runner.ROOT / "scripts" / "prepare_inflection.py"
 
@@ -81,6 +83,8 @@ def check_values(given: Options) -> None:
                 "--output-alpha and --attention-alpha are numbers >= 1 (1 is softmax), "
                 f"got {given[name]}"
             )
+    if given["columns"] not in ("", *runner.ORDERS):
+        fail(f"--columns must be {' or '.join(runner.ORDERS)}, got {given['columns']}")
     if given["eval-split"] not in ("dev", "test"):
         fail(f"--eval-split must be dev or test, got {given['eval-split']}")
 
@@ -91,7 +95,8 @@ def experiment(given: Options, flags: List[str]) -> str:
     line = f"run.sh --languages '{given['languages']}'"
     line += "".join(f" --{name} {given[name]}" for name in names)
     line += " --quick" if given["quick"] == "yes" else ""
-    line += f" --max-update {given['max-update']}" if given["max-update"] else ""
+    for name in ("max-update", "columns"):
+        line += f" --{name} {given[name]}" if given[name] else ""
     return line + (f" -- {' '.join(flags)}" if flags else "")
 
 
@@ -138,6 +143,7 @@ class Run:
             lambda: show(
                 *(PREPARE, "prepare", given["data"], self.text, "--languages", given["languages"]),
                 *("--setting", given["setting"], "--eval-split", self.split),
+                *(("--columns", given["columns"]) if given["columns"] else ()),
             ),
         )
         if not (self.text / f"{self.split}.tsv").is_file():
@@ -225,8 +231,16 @@ class Run:
         return answers
 
     def report(self, answers: Path, checkpoints: str) -> None:
-        tsv = self.text / f"{self.split}.tsv"
-        show(PREPARE, "restore", tsv, answers, self.out / f"predictions-{self.split}")
+        tsv, predictions = self.text / f"{self.split}.tsv", self.out / f"predictions-{self.split}"
+        show(PREPARE, "restore", tsv, answers, predictions)
+        with open(tsv, encoding="utf-8", newline="\n") as lines:
+            forms = [line.split("\t")[2] for line in lines]
+        if not all(forms):
+            say(
+                f"inflection: predictions={len(forms)} folder={predictions}, no accuracy: "
+                f"{forms.count('')} words of the {self.split} files have no form to compare with"
+            )
+            return
         show(
             *(HERE / "report.py", answers, self.bin, "--checkpoints", checkpoints),
             *("--languages", self.text / "languages.txt"),

@@ -1,12 +1,25 @@
-"""Data of the SIGMORPHON shared tasks and UniMorph: a lemma, a form and features on each line."""
+"""Data of the SIGMORPHON shared tasks and UniMorph: a lemma, a form and features on each line.
+
+The columns come in two orders, and covered files have no form:
+
+    lemma,form,features    SIGMORPHON 2016 to 2022, UniMorph
+    lemma,features,form    SIGMORPHON 2023
+    lemma,features         what a shared task hands out to be answered
+"""
 
 import hashlib
+import re
+from collections import Counter
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .symbols import feature_symbol, language_symbol, word_to_symbols
 
 FOLDERS = ("", "task1/all", "task1/surprise", "all", "surprise")  # of sigmorphon/conll2018
+FORM_FIRST, FEATURES_FIRST, COVERED = "lemma,form,features", "lemma,features,form", "lemma,features"
+ORDERS = (FORM_FIRST, FEATURES_FIRST)
+ENDINGS = {"train": (".trn", ".train"), "dev": (".dev",), "test": (".tst", ".test")}
+_TAG = re.compile(r"[A-Z0-9][A-Z0-9.+,/(){}:|_-]*")
 
 
 class DataError(ValueError):
@@ -14,7 +27,7 @@ class DataError(ValueError):
 
 
 class Entry(NamedTuple):
-    """One line of a data file."""
+    """One line of a data file; the form of a covered one is empty."""
 
     language: str
     lemma: str
@@ -30,70 +43,159 @@ class Entry(NamedTuple):
 
     @property
     def target(self) -> str:
-        """Characters of the form, as symbols between blanks."""
-        return " ".join(word_to_symbols(self.form))
+        """Characters of the form, as symbols between blanks; unknown where it is covered."""
+        return " ".join(word_to_symbols(self.form)) if self.form else "<unk>"
 
 
-def read(path: Path, language: str) -> List[Entry]:
+class DataFile(NamedTuple):
+    """What a file holds, and the order of columns that it was read by."""
+
+    columns: str
+    entries: List[Entry]
+
+
+# ---- one file
+
+
+def read(
+    path: Path, language: str, columns: Optional[str] = None, covered: bool = False
+) -> DataFile:
     """All entries of a file, each of them checked; empty lines are not entries.
 
+    Args:
+        columns: one of ORDERS; None takes what most lines look like.
+        covered: a file without forms is welcome.
+
     Raises:
-        DataError: a line that is no entry, or not UTF-8.
+        DataError: a line that is no entry, not UTF-8, or clearly of another order than most.
     """
+    lines = _lines(path)
+    rows = [line.split("\t") for line in lines.values()]
+    taken, certain = (columns, False) if columns else recognise(rows)
+    if columns and covered and rows and all(len(row) == 2 for row in rows):
+        taken = COVERED
+    if taken == COVERED and not covered:
+        taken = FORM_FIRST  # the first line is refused for what it lacks
     entries = []
+    for number, line in lines.items():
+        try:
+            entries.append(_entry(line, language, taken, certain))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+    return DataFile(taken, entries)
+
+
+def _lines(path: Path) -> Dict[int, str]:
+    """The lines that are not empty, by number."""
+    lines = {}
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             try:
                 line = raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
-                if line.strip():
-                    entries.append(_checked(line, language))
-            except ValueError as error:  # also what is not UTF-8
+            except UnicodeDecodeError as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
-    return entries
+            if line.strip():
+                lines[number] = line
+    return lines
 
 
-def _checked(line: str, language: str) -> Entry:
-    fields = line.split("\t")
-    if len(fields) != 3:
+def recognise(rows: Iterable[List[str]]) -> Tuple[str, bool]:
+    """The order of columns that most lines speak for, and whether most do.
+
+    A line speaks for an order if one of its last two columns looks like features, and the other
+    does not. Where neither order has most lines it is lemma, form, features.
+    """
+    votes = Counter(map(_order_of, rows))
+    order, count = votes.most_common(1)[0] if votes else (None, 0)
+    if order is None or 2 * count <= sum(votes.values()):
+        return FORM_FIRST, False
+    return order, True
+
+
+def _order_of(row: List[str]) -> Optional[str]:
+    if len(row) == 2:
+        return COVERED
+    if len(row) != 3 or not row[1] or not row[2]:
+        return None
+    second, third = map(_is_features, row[1:])
+    if second == third:
+        return None
+    return FEATURES_FIRST if second else FORM_FIRST
+
+
+def _is_features(text: str) -> bool:
+    """UniMorph's tags are written in capitals, with semicolons between them."""
+    return ";" in text or _TAG.fullmatch(text) is not None
+
+
+def _entry(line: str, language: str, columns: str, certain: bool) -> Entry:
+    row = line.split("\t")
+    expected = columns.split(",")
+    if len(row) != len(expected):
+        names = f"{', '.join(expected[:-1])} and {expected[-1]}"
+        raise ValueError(f"expected {names} between tabs, got {len(row)} fields: {line!r}")
+    order = _order_of(row)
+    if certain and order not in (None, columns):
         raise ValueError(
-            f"expected lemma, form and features between tabs, got {len(fields)} fields: {line!r}"
+            f"this looks like {order}, most lines like {columns}: {line!r} (--columns ORDER reads "
+            "all lines alike)"
         )
-    entry = Entry(language, *fields)
-    assert entry.source and entry.target  # raise ValueError for what has no symbol
+    fields = dict(zip(expected, row))
+    entry = Entry(language, fields["lemma"], fields.get("form", ""), fields["features"])
+    if "form" in fields:
+        word_to_symbols(entry.form)  # raises ValueError for what has no symbol, as source does
+    assert entry.source
     return entry
 
 
+# ---- a folder
+
+
 class Corpus:
-    """The files of a data folder: LANGUAGE-train-SETTING, LANGUAGE-dev, LANGUAGE-test.
+    """The files of a data folder, for each language and each of its parts.
+
+    A part is ``train-SETTING``, ``dev`` or ``test``; its file is LANGUAGE-PART, or as in later
+    shared tasks LANGUAGE.trn, LANGUAGE.dev or LANGUAGE.tst.
 
     Args:
         folder: a clone of sigmorphon/conll2018, or any folder with such files.
+        columns: order of the columns of all files; None takes what most lines of each look like.
 
     Raises:
         DataError: no such folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, columns: Optional[str] = None) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder (a clone of sigmorphon/conll2018?)")
-        self.folder = folder
+        self.folder, self.columns = folder, columns
         self.roots = [folder / name for name in FOLDERS if (folder / name).is_dir()]
+        self.taken: Dict[str, List[str]] = {}  # names of the files read, by order of columns
 
     def path(self, language: str, part: str) -> Optional[Path]:
-        """The file of a part such as train-medium or dev, None if there is none."""
-        paths = (root / f"{language}-{part}" for root in self.roots)
+        """The file of a part, None if there is none."""
+        names = [f"{language}{ending}" for ending in _endings(part)]
+        paths = (root / name for name in names for root in self.roots)
         return next((path for path in paths if path.is_file()), None)
 
     def languages(self, part: str) -> List[str]:
         """The languages that have a file of this part, sorted."""
-        ending = f"-{part}"
-        names = {path.name for root in self.roots for path in root.glob(f"*{ending}")}
-        return sorted(name[: -len(ending)] for name in names)
+        names = {
+            path.name[: -len(ending)]
+            for ending in _endings(part)
+            for root in self.roots
+            for path in root.glob(f"*{ending}")
+        }
+        return sorted(names)
 
     def read(self, language: str, part: str) -> List[Entry]:
-        """The entries of a part, none if there is no file."""
+        """The entries of a part, none if there is no file; those of a test may be covered."""
         path = self.path(language, part)
-        return [] if path is None else read(path, language)
+        if path is None:
+            return []
+        columns, entries = read(path, language, self.columns, covered=part == "test")
+        self.taken.setdefault(columns, []).append(path.name)
+        return entries
 
     def require(self, language: str, part: str) -> List[Entry]:
         """The entries of a part.
@@ -103,11 +205,14 @@ class Corpus:
         """
         entries = self.read(language, part)
         if not entries:
-            have = sorted(path.name for root in self.roots for path in root.glob(f"{language}-*"))
+            patterns = (f"{language}-*", f"{language}.*")
+            have = {path.name for root in self.roots for p in patterns for path in root.glob(p)}
+            looked_for = ", ".join(f"{language}{ending}" for ending in _endings(part))
             raise DataError(
                 f"{self.folder}: no pairs in {language}-{part} "
-                f"(files of this language: {', '.join(have) or 'none'}; "
-                f"languages with such a file: {' '.join(self.languages(part)) or 'none'})"
+                f"(files of this language: {', '.join(sorted(have)) or 'none'}; "
+                f"languages with such a file: {' '.join(self.languages(part)) or 'none'}; "
+                f"looked for {looked_for})"
             )
         return entries
 
@@ -132,9 +237,10 @@ class Corpus:
         evaluated, trained = self.languages(eval_part), set(self.languages(train_part))
         chosen = [language for language in evaluated if language in trained]
         if not chosen:
+            endings = (*_endings(train_part), *_endings(eval_part))
             raise DataError(
                 f"{self.folder}: no language has both LANGUAGE-{train_part} and "
-                f"LANGUAGE-{eval_part}"
+                f"LANGUAGE-{eval_part} (looked for LANGUAGE{', LANGUAGE'.join(endings)})"
             )
         return chosen, [language for language in evaluated if language not in trained]
 
@@ -149,6 +255,11 @@ class Corpus:
                     content.update(f"{path.name}\n".encode())
                     content.update(path.read_bytes())
         return content.hexdigest()[:16]
+
+
+def _endings(part: str) -> Tuple[str, ...]:
+    """How the names of a part's files end, behind the language."""
+    return (f"-{part}", *ENDINGS.get(part.split("-")[0], ()))
 
 
 def _split(names: str) -> List[str]:
