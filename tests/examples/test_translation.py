@@ -39,12 +39,12 @@ def write_corpus(folder):
             (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
 
 
-def run_sh(*arguments, cwd=REPO):
+def run_sh(*arguments, cwd=REPO, script="run.sh"):
     bin_folder = os.path.dirname(sys.executable)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
     return subprocess.run(
-        ["bash", str(FOLDER / "run.sh"), *map(str, arguments)],
+        ["bash", str(FOLDER / script), *map(str, arguments)],
         cwd=str(cwd),
         env=environment,
         stdout=subprocess.PIPE,
@@ -139,6 +139,27 @@ def test_wrong_arguments(arguments, message, tmp_path):
     assert done.returncode != 0
     assert message in done.stdout.splitlines()[-1]
     assert len(done.stdout.splitlines()) == 1 and not (tmp_path / "o").exists()
+
+
+def test_the_script_of_a_corpus(tmp_path):
+    """It lays out the corpus and hands its options, then those given, to run.sh."""
+    write_corpus(tmp_path / "raw")
+    for language in ("de", "en"):
+        (tmp_path / "raw" / f"t.{language}").rename(
+            tmp_path / "raw" / f"test_2016_flickr.{language}"
+        )
+    given = (tmp_path / "raw", "de", "en", tmp_path / "out")
+    done = run_sh(*given, "--beam", "0", script="multi30k.sh")
+    assert done.stdout.splitlines() == [
+        f"train: {3 * len(PAIRS)} pairs",
+        "valid: 4 pairs",
+        "test: 5 pairs",
+        "run.sh: --beam must be at least 1, got 0",
+    ]
+    assert len((tmp_path / "out" / "data" / "test.en").read_text().splitlines()) == 5
+    missing = run_sh(*given, script="kftt.sh")
+    assert missing.returncode == 1 and "kyoto-train.de: No such file" in missing.stdout
+    assert run_sh("raw", "de", script="iwslt.sh").returncode == 2
 
 
 def test_leading_zeros_are_no_other_setting(tmp_path):
