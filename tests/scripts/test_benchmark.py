@@ -123,3 +123,20 @@ def test_data_that_cannot_be_used(arguments, message, monkeypatch, capsys):
 def test_losses_are_read_from_whole_log_lines():
     line = '2026 | INFO | train_inner | {"epoch": 1, "loss": "6.5", "ups": "0"}\n'
     assert recipes.logged_losses("noise\n" + line + line[:-5]) == [6.5]
+
+
+@pytest.mark.parametrize("start", [1.0, 512**-0.5])
+def test_the_peaks_of_a_model_do_not_depend_on_its_start(start, monkeypatch, tmp_path):
+    """The last layer norm of the decoder has the gain; it starts at another for every output."""
+
+    def train(command, **_):
+        folder = Path(command[command.index("--save-dir") + 1])
+        folder.mkdir()
+        names = [f"decoder.layers.{i}.final_layer_norm.weight" for i in range(2)]
+        model = {name: torch.full((3,), start) for name in names}
+        torch.save({"model": model}, str(folder / "checkpoint_last.pt"))
+
+    monkeypatch.setattr(recipes.subprocess, "run", train)
+    checkpoint = recipes.trained_like(tmp_path, tmp_path, [])
+    first, last = torch.load(str(checkpoint))["model"].values()
+    assert (first == start).all() and (last == recipes.TRAINED_LIKE_GAIN).all()
