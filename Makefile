@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test check check-native clean
+.PHONY: install demo test test-quick check check-native clean
 
 install: $(INSTALLED)
 
@@ -22,6 +22,14 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+# the package itself, without commands and training
+QUICK := $(wildcard tests/functional tests/kernels tests/modules tests/models tests/criterions \
+	tests/decoding tests/data tests/scoring tests/tasks tests/analysis tests/compat tests/test_compat.py \
+	tests/test_layering.py)
+
+test-quick: $(INSTALLED)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(QUICK)
 
 # reads only: style, types, layering
 check: $(INSTALLED)

@@ -1,7 +1,6 @@
 """What the collect.py of an example does: rows into results.json, tables into RESULTS.md."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Pattern
@@ -9,17 +8,11 @@ from typing import Any, Callable, Dict, Iterable, List, Pattern
 import torch
 
 import fairseq_entmax
+from fairseq_entmax.data.files import write_json, write_lines
 
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
 Row = Dict[str, Any]
-
-
-def write(path: Path, text: str) -> None:
-    """All or nothing: a file that exists is complete."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def versions() -> str:
@@ -76,5 +69,5 @@ def add(
     before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     results = list(known.values())
-    write(stored, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write(page, f"{before}{MARKS[0]}\n{tables(results)}{MARKS[1]}{after}")
+    write_json(stored, results)
+    write_lines(page, [f"{before}{MARKS[0]}\n{tables(results)}{MARKS[1]}{after}".rstrip("\n")])

@@ -1,7 +1,7 @@
 r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
     python scripts/benchmark.py output-layer loss mapping attention-rows train decode \
-        [--json FILE] [--quick]
+        [--json FILE] [--quick] [--data MULTI30K]
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
 turns in one process; what is printed is the median of ours over the median of the peer, in CPU
@@ -16,15 +16,15 @@ from typing import Callable, Dict, Iterator
 from benchmarks import exact_search, output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
-from fairseq_entmax.decoding.report import write_json
+from fairseq_entmax.data.files import write_json
 
+# on sentences: made up, or those of --data
+ON_A_CORPUS = {"train": recipes.train, "decode": recipes.decode}
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "output-layer": output_layer.output_layer,
     "loss": rows.loss,
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
-    "train": recipes.train,
-    "decode": recipes.decode,
     "training-curve": training_curve.training_curve,
     "exact-search": exact_search.exact_search,
     "beam-search": exact_search.beam_search,
@@ -46,18 +46,33 @@ def line(row: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bench", nargs="+", choices=sorted(BENCHES))
+    parser.add_argument("bench", nargs="+", choices=sorted({**BENCHES, **ON_A_CORPUS}))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, 3 runs")
     parser.add_argument("--runs", type=int, default=9, help="timed runs of each case (default: 9)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="MULTI30K",
+        help="for train and decode: a folder with train.de, train.en, val.de, ..., or a tar "
+        "archive of it (default: made-up words of the same shape)",
+    )
     args = parser.parse_args()
+    if args.data and not args.data.exists():
+        parser.error(f"--data {args.data}: no such file or folder")
+    if args.data and not set(args.bench) & set(ON_A_CORPUS):
+        parser.error(f"--data is for {' and '.join(ON_A_CORPUS)}, not for {' '.join(args.bench)}")
     runs = 3 if args.quick else args.runs
     stamp = machine()
     print(", ".join(f"{key} {value}" for key, value in stamp.items()), file=sys.stderr)
     print("\n".join(HEADER))
     results = []
     for bench in args.bench:
-        for row in BENCHES[bench](args.quick, runs):
+        if bench in ON_A_CORPUS:
+            found = ON_A_CORPUS[bench](args.quick, runs, args.data)
+        else:
+            found = BENCHES[bench](args.quick, runs)
+        for row in found:
             results.append({**row, "machine": stamp})
             print(line(row), flush=True)
             if args.json:

@@ -5,146 +5,31 @@
     prepare_inflection.py split UNIMORPH_FILE DIR --language german
 
 DIR is a clone of sigmorphon/conll2018, or any folder with files LANGUAGE-train-SETTING,
-LANGUAGE-dev and LANGUAGE-test, tab-separated as in UniMorph. ``prepare`` writes
-{train,valid,dev,test}.{lemma,form} and {dev,test}.tsv, which ``restore`` joins with the answers.
-``split`` makes such files of one that is not split, as in the repositories of UniMorph.
+LANGUAGE-dev and LANGUAGE-test, or LANGUAGE.trn, .dev and .tst, tab-separated: lemma, form, features
+or lemma, features, form (seen from the lines, or told by ``--columns``). ``prepare`` writes
+{train,valid,dev,test}.{lemma,form} and {dev,test}.tsv, which ``restore`` joins with the answers. A
+test file without forms (lemma, features) can be answered, not scored. ``split`` makes such files of
+one that is not split, as in the repositories of UniMorph.
 """
 
 import argparse
-import os
 import random
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fairseq_entmax.modules.symbols import (
-    feature_symbol,
-    language_symbol,
-    symbols_to_word,
-    word_to_symbols,
-)
+from fairseq_entmax.data.files import write_lines
+from fairseq_entmax.data.inflection import ORDERS, Corpus, DataError, Entry, read
+from fairseq_entmax.data.symbols import symbols_to_word
 
-FOLDERS = ("", "task1/all", "task1/surprise", "all", "surprise")
 VALID_WORDS = 6000
 
 
-class Entry(NamedTuple):
-    """One line of a data file."""
-
-    language: str
-    lemma: str
-    form: str
-    features: str
-
-    @property
-    def source(self) -> str:
-        """Characters of the lemma, language, features."""
-        features = [feature_symbol(f.strip()) for f in self.features.split(";") if f.strip()]
-        tags = [language_symbol(self.language), *features]
-        return " ".join(word_to_symbols(self.lemma) + tags)
-
-    @property
-    def target(self) -> str:
-        return " ".join(word_to_symbols(self.form))
-
-
-# --- reading ----------------------------------------------------------------------------------
-
-
-def read(path: Path, language: str) -> List[Entry]:
-    """All entries of a file, each of them checked; empty lines are not entries."""
-    entries = []
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
-                if line.strip():
-                    entries.append(_checked(line, language))
-            except ValueError as error:  # also what is not UTF-8
-                raise SystemExit(f"{path}, line {number}: {error}") from None
-    return entries
-
-
-def _checked(line: str, language: str) -> Entry:
-    fields = line.split("\t")
-    if len(fields) != 3:
-        raise ValueError(
-            f"expected lemma, form and features between tabs, got {len(fields)} fields: {line!r}"
-        )
-    entry = Entry(language, *fields)
-    assert entry.source and entry.target  # raise ValueError for what has no symbol
-    return entry
-
-
-class Corpus:
-    """The files of a data folder."""
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise SystemExit(f"{folder}: no such folder (a clone of sigmorphon/conll2018?)")
-        self.folder = folder
-        self.roots = [folder / name for name in FOLDERS if (folder / name).is_dir()]
-
-    def path(self, language: str, part: str) -> Optional[Path]:
-        paths = (root / f"{language}-{part}" for root in self.roots)
-        return next((path for path in paths if path.is_file()), None)
-
-    def languages(self, part: str) -> List[str]:
-        ending = f"-{part}"
-        names = {path.name for root in self.roots for path in root.glob(f"*{ending}")}
-        return sorted(name[: -len(ending)] for name in names)
-
-    def read(self, language: str, part: str) -> List[Entry]:
-        path = self.path(language, part)
-        return [] if path is None else read(path, language)
-
-    def require(self, language: str, part: str) -> List[Entry]:
-        entries = self.read(language, part)
-        if not entries:
-            have = sorted(path.name for root in self.roots for path in root.glob(f"{language}-*"))
-            raise SystemExit(
-                f"{self.folder}: no pairs in {language}-{part} "
-                f"(files of this language: {', '.join(have) or 'none'}; "
-                f"languages with such a file: {' '.join(self.languages(part)) or 'none'})"
-            )
-        return entries
-
-
-def choose(corpus: Corpus, names: str, train_part: str, eval_split: str) -> List[str]:
-    """The languages named; for ``all`` those that can be trained and evaluated."""
-    if names.split() != ["all"]:
-        chosen = list(dict.fromkeys(names.replace(",", " ").split()))
-        if not chosen:
-            raise SystemExit("no languages: name some, or say all")
-        return chosen
-    evaluated = corpus.languages(eval_split)
-    trained = set(corpus.languages(train_part))
-    left_out = [language for language in evaluated if language not in trained]
-    if left_out:
-        print(f"without {train_part}, left out: {' '.join(left_out)}")
-    if len(left_out) == len(evaluated):
-        raise SystemExit(
-            f"{corpus.folder}: no language has both LANGUAGE-{train_part} and LANGUAGE-{eval_split}"
-        )
-    return [language for language in evaluated if language in trained]
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def write(path: Path, lines: Iterable[str]) -> None:
-    """All or nothing: a file that exists is complete."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(line + "\n" for line in lines)
-    os.replace(temporary, path)
-
-
 def write_split(out: Path, split: str, entries: Sequence[Entry]) -> None:
-    write(out / f"{split}.lemma", (entry.source for entry in entries))
-    write(out / f"{split}.form", (entry.target for entry in entries))
+    write_lines(out / f"{split}.lemma", (entry.source for entry in entries))
+    write_lines(out / f"{split}.form", (entry.target for entry in entries))
 
 
 def sample(by_language: Dict[str, List[Entry]], total: int, seed: int) -> List[Entry]:
@@ -158,17 +43,29 @@ def sample(by_language: Dict[str, List[Entry]], total: int, seed: int) -> List[E
     ]
 
 
+def say_columns(corpus: Corpus) -> None:
+    """By which order of columns the files were read."""
+    for columns, names in sorted(corpus.taken.items(), key=lambda item: len(item[1])):
+        which = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        print(f"columns {columns}: {len(names)} files ({which})")
+
+
 def prepare(args: argparse.Namespace) -> None:
-    corpus = Corpus(args.data)
+    corpus = Corpus(args.data, args.columns)
     train_part = f"train-{args.setting}"
-    languages = choose(corpus, args.languages, train_part, args.eval_split)
+    languages, left_out = corpus.choose(args.languages, train_part, args.eval_split)
+    if left_out:
+        print(f"without {train_part}, left out: {' '.join(left_out)}")
     train = {language: corpus.require(language, train_part) for language in languages}
     splits = {
-        split: {language: corpus.read(language, split) for language in languages}
+        split: {
+            language: (corpus.require if split == args.eval_split else corpus.read)(language, split)
+            for language in languages
+        }
         for split in ("dev", "test")
     }
+    say_columns(corpus)
     for language in languages:
-        corpus.require(language, args.eval_split)
         if not splits["dev"][language]:
             held_out = train[language][::20]
             train[language] = [e for i, e in enumerate(train[language]) if i % 20]
@@ -181,10 +78,10 @@ def prepare(args: argparse.Namespace) -> None:
         entries = [entry for listed in splits[split].values() for entry in listed]
         if entries:
             write_split(args.out, split, entries)
-            write(args.out / f"{split}.tsv", ("\t".join(entry) for entry in entries))
+            write_lines(args.out / f"{split}.tsv", ("\t".join(entry) for entry in entries))
     pairs = [entry for listed in train.values() for entry in listed]
     write_split(args.out, "train", pairs)
-    write(args.out / "languages.txt", languages)
+    write_lines(args.out / "languages.txt", languages)
     print(f"{len(languages)} languages, {len(pairs)} training pairs ({args.setting})")
 
 
@@ -206,12 +103,13 @@ def restore(args: argparse.Namespace) -> None:
         answers.setdefault(entry.language, []).append(f"{entry.lemma}\t{form}\t{entry.features}")
     args.out.mkdir(parents=True, exist_ok=True)
     for language, lines in answers.items():
-        write(args.out / f"{language}.tsv", lines)
+        write_lines(args.out / f"{language}.tsv", lines)
 
 
 def split(args: argparse.Namespace) -> None:
     """Train, dev and test files with no lemma in two of them."""
-    entries = read(args.file, args.language)
+    columns, entries = read(args.file, args.language, args.columns)
+    print(f"columns {columns}")
     rng = random.Random(args.seed)
     lemmas = sorted({entry.lemma for entry in entries})
     rng.shuffle(lemmas)
@@ -224,7 +122,7 @@ def split(args: argparse.Namespace) -> None:
         pairs = [entry for entry in entries if entry.lemma in own]
         chosen = rng.sample(pairs, min(size, len(pairs)))
         name = f"{args.language}-{part}"
-        write(args.out / name, ("\t".join(entry[1:]) for entry in chosen))
+        write_lines(args.out / name, ("\t".join(entry[1:]) for entry in chosen))
         print(f"{name}: {len(chosen)} pairs of {len({e.lemma for e in chosen})} lemmas")
         begin = end
 
@@ -255,8 +153,17 @@ def main() -> None:
         three.add_argument(f"--{part}", type=int, default=1000, help="pairs (default: 1000)")
     three.add_argument("--seed", type=int, default=1)
     three.set_defaults(run=split)
+    for command in (one, three):
+        command.add_argument(
+            "--columns",
+            choices=ORDERS,
+            help="order of the columns of all files (default: what most lines of each look like)",
+        )
     args = parser.parse_args()
-    args.run(args)
+    try:
+        args.run(args)
+    except DataError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ what is missing.
 import argparse
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fairseq_entmax.data.files import write_json, write_lines
 
 RUN = Path(__file__).resolve().parent.parent / "examples" / "translation" / "run.sh"
 FIGURES = ("bleu", "chrf", "support", "gold_in_support", "empty", "words_per_second")
@@ -81,13 +84,6 @@ def _mean(values: List[float]) -> str:
     return f"{statistics.mean(values):.2f} +- {statistics.stdev(values):.2f}"
 
 
-def write(path: Path, text: str) -> None:
-    """All or nothing: a file that exists is complete."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def check_options(path: Path, options: List[str]) -> None:
     """Runs made with different options do not belong into one table.
 
@@ -95,7 +91,7 @@ def check_options(path: Path, options: List[str]) -> None:
         SystemExit: the folder holds a sweep with others.
     """
     if not path.exists():
-        write(path, json.dumps(options))
+        write_json(path, options)
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     if found != options:
@@ -132,8 +128,8 @@ def main() -> None:
             if subprocess.run(command(cell, args, options)).returncode:
                 raise SystemExit(f"{cell.name} failed; run the same command to go on") from None
             rows.append(result(cell, folder, args.test))
-        write(args.out / "sweep.json", json.dumps(rows, indent=1))
-        write(args.out / "sweep.md", "\n".join(table(rows)))
+        write_json(args.out / "sweep.json", rows)
+        write_lines(args.out / "sweep.md", table(rows))
     print("\n".join(table(rows)))
 
 

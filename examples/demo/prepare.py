@@ -10,11 +10,15 @@ The split is by lemma: no lemma of valid or test occurs in train, in any form.
 
 import argparse
 import csv
-import os
 import random
+import sys
 from itertools import islice
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runner import write_lines
 
 GENDERS = {"m": "masc", "f": "fem", "n": "neut"}
 CASES = {"nominativ": "nom", "genitiv": "gen", "dativ": "dat", "akkusativ": "acc"}
@@ -117,13 +121,6 @@ def split_by_lemma(
     return splits
 
 
-def write(path: Path, lines: Sequence[str]) -> None:
-    """All or nothing: a file that exists is complete."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write into")
@@ -146,8 +143,8 @@ def main() -> None:
         entries = [entry for corpus in corpora for entry in corpus[split]]
         tags = [" ".join(f"<{tag}>" for tag in entry.features) for entry in entries]
         sources = [" ".join(entry.lemma) + " " + tag for entry, tag in zip(entries, tags)]
-        write(args.out / f"{split}.lemma", sources)
-        write(args.out / f"{split}.form", [" ".join(entry.form) for entry in entries])
+        write_lines(args.out / f"{split}.lemma", sources)
+        write_lines(args.out / f"{split}.form", [" ".join(entry.form) for entry in entries])
         lemmas = len({entry.lemma for entry in entries})
         print(f"{split}: {len(entries)} pairs of {lemmas} lemmas, German nouns and Russian verbs")
 

@@ -3,11 +3,11 @@
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 from typing import Iterable, List
 
 from fairseq_entmax.analysis import Sentence, read_generation
+from fairseq_entmax.data.files import write_lines
 
 LANGUAGES = {"<de>": "German nouns", "<ru>": "Russian verbs"}
 
@@ -90,9 +90,7 @@ def main() -> None:
         *examples(sentences),
         "```",
     ]
-    temporary = args.report.with_name(args.report.name + ".part")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, args.report)
+    write_lines(args.report, lines)
     print("\n".join(lines))
     print(
         f"\ndemo: accuracy={accuracy:.4f} support={support:.3f} exact={exact:.4f} "

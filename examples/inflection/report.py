@@ -1,9 +1,7 @@
 """Accuracy and Levenshtein distance by language, sparsity, and the last line of run.sh."""
 
 import argparse
-import json
 import logging
-import sys
 from pathlib import Path
 from typing import Dict, Iterable, List
 
@@ -11,12 +9,9 @@ import torch
 from fairseq import checkpoint_utils, utils
 
 from fairseq_entmax.analysis import Sentence, measure_sparsity, read_generation
-from fairseq_entmax.modules.symbols import is_language, language_of
+from fairseq_entmax.data.files import write_json, write_lines
+from fairseq_entmax.data.symbols import is_language, language_of
 from fairseq_entmax.scoring import levenshtein
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from results import write
 
 
 def mean(values: Iterable[float]) -> float:
@@ -87,9 +82,8 @@ def main() -> None:
     for metric in ("accuracy", "levenshtein"):
         total[metric] = mean(row[metric] for row in languages.values())
     total["exact"] = mean(s.certified for s in sentences)
-    write(Path(args.report + ".md"), "\n".join(markdown(languages, total)) + "\n")
-    report = {"mean": total, "languages": languages}
-    write(Path(args.report + ".json"), json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_lines(Path(args.report + ".md"), markdown(languages, total))
+    write_json(Path(args.report + ".json"), {"mean": total, "languages": languages})
     print(
         f"inflection: languages={len(languages)} accuracy={total['accuracy']:.4f} "
         f"levenshtein={total['levenshtein']:.4f} support={total['support']:.3f} "

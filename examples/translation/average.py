@@ -4,14 +4,13 @@ python average.py CHECKPOINTS --last 5 --out averaged.pt
 """
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
 
-import fairseq_entmax  # noqa: F401, which lets torch load fairseq's checkpoints
+from fairseq_entmax.data.files import whole  # fairseq_entmax lets torch load checkpoints
 
 # fairseq's names: checkpoint_EPOCH_UPDATES.pt and, where an epoch ends, checkpointEPOCH.pt
 NUMBERED = re.compile(r"checkpoint_\d+_(\d+)\.pt|checkpoint(\d+)\.pt")
@@ -66,9 +65,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()
     paths = last_checkpoints(args.checkpoints, args.last)
-    temporary = args.out.with_name(args.out.name + ".part")
-    torch.save(average(paths), str(temporary))
-    os.replace(temporary, args.out)
+    with whole(args.out) as part:
+        torch.save(average(paths), str(part))
     print(f"{args.out}: mean of {', '.join(path.name for path in paths)}")
 
 

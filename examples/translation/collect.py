@@ -21,8 +21,9 @@ MODEL = re.compile(
     r"|label-smoothing-prior|seed) \S+| --learn-attention-alpha"
 )
 COLUMNS = (
-    *("model", "output alpha", "attention alpha", "beam", "BLEU", "chrF", "support"),
-    *("gold in support", "empty", "words/s", "training", "seed"),
+    *("model", "output alpha", "attention alpha", "beam", "BLEU", "chrF"),
+    *("words", "recall <10", "recall <50", "support", "gold in support", "empty"),
+    *("words/s", "training", "seed"),
 )
 
 
@@ -60,11 +61,19 @@ def model_name(row: Row) -> str:
     return name + (", learned alphas" if "--learn-attention-alpha" in row["command"] else "")
 
 
+def recall(row: Row, band: str) -> str:
+    """Empty for runs that were scored without, and for a test set without such words."""
+    value = row.get("recall", {}).get(band)
+    return "" if value is None else f"{value:.1%}"
+
+
 def line(row: Row) -> str:
     cells = (
         *(model_name(row), option(row, "output-alpha"), option(row, "attention-alpha")),
-        *(row["beam"], f"{row['bleu']:.2f}", f"{row['chrf']:.2f}", f"{row['support']:.1f}"),
-        *(f"{row['gold_in_support']:.1%}", row["empty"], f"{row['words_per_second']:.0f}"),
+        *(row["beam"], f"{row['bleu']:.2f}", f"{row['chrf']:.2f}"),
+        *(row.get("words", ""), recall(row, "<10"), recall(row, "<50")),
+        *(f"{row['support']:.1f}", f"{row['gold_in_support']:.1%}", row["empty"]),
+        f"{row['words_per_second']:.0f}",
         *(f"{row['training_seconds'] / 60:.0f} min", option(row, "seed")),
     )
     return f"| {' | '.join(map(str, cells))} |"

@@ -8,10 +8,13 @@ Nothing is fetched. Pairs with an empty side are left out, and counted.
 import argparse
 import html
 import re
+import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Tuple
 
-from prepare import write
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runner import write_lines
 
 Line = Tuple[str, str]
 Files = Dict[str, List[Line]]
@@ -149,7 +152,7 @@ def main() -> None:
         if not kept:
             raise SystemExit(f"{args.corpus}: no {split} pairs in {args.downloaded}")
         for side, language in enumerate((args.src, args.tgt)):
-            write(args.out / f"{split}.{language}", (pair[side] for pair in kept))
+            write_lines(args.out / f"{split}.{language}", (pair[side] for pair in kept))
         left_out = f", {len(pairs) - len(kept)} with an empty side left out"
         print(f"{split}: {len(kept)} pairs{left_out if len(kept) < len(pairs) else ''}")
 

@@ -10,13 +10,18 @@ inside a line. Files that do not belong together stop the preparation, with file
 
 import argparse
 import hashlib
+import io
 import itertools
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple, Sequence
 
 import sentencepiece
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runner import whole, write_json, write_lines
 
 VALID_NAMES = ("valid", "val", "dev")
 LONGEST_TEST = 1000  # pieces; fairseq's models have 1024 positions and skip what is longer
@@ -94,11 +99,11 @@ def validation_prefix(folder: Path, source: str) -> Path:
 def learn_pieces(lines: Sequence[str], vocab: int, model: Path) -> None:
     """A joint BPE model; fewer pieces than asked for where the text has no more to give."""
     alphabet = len({character for line in lines for character in line})
-    temporary = model.with_name(f"learning.{model.name}")
+    learned = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
-            model_prefix=str(temporary.with_suffix("")),
+            model_writer=learned,
             model_type="bpe",
             vocab_size=vocab,
             hard_vocab_limit=False,
@@ -113,16 +118,8 @@ def learn_pieces(lines: Sequence[str], vocab: int, model: Path) -> None:
         raise SystemExit(
             f"--vocab {vocab}: no pieces for a text with {alphabet} different characters: {error}"
         ) from None
-    temporary.with_suffix(".vocab").unlink()
-    os.replace(temporary, model)
-
-
-def write(path: Path, lines: Iterable[str]) -> None:
-    """All or nothing: a file that exists is complete."""
-    temporary = path.with_name(f"{path.name}.part")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as output:
-        output.writelines(line + "\n" for line in lines)
-    os.replace(temporary, path)
+    with whole(model) as part:
+        part.write_bytes(learned.getvalue())
 
 
 def write_pieces(pairs: Pairs, args: argparse.Namespace, name: str) -> None:
@@ -149,7 +146,7 @@ def write_pieces(pairs: Pairs, args: argparse.Namespace, name: str) -> None:
         left_out = len(pairs.source) - len(kept)
         print(f"{name}: {left_out} pairs of more than {args.max_length} pieces left out")
     for language, side in zip((args.src, args.tgt), zip(*kept)):
-        write(args.out / f"{name}.{language}", map(" ".join, side))
+        write_lines(args.out / f"{name}.{language}", map(" ".join, side))
     tokens = sum(len(target) + 1 for _, target in kept)
     print(f"{name}: {len(kept)} pairs, {tokens} target pieces")
 
@@ -172,7 +169,7 @@ def check_settings(path: Path, settings: Dict[str, str]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        write(path, [json.dumps(settings, indent=1)])
+        write_json(path, settings)
         return
     for name in sorted(set(found) | set(settings)):
         if found.get(name) != settings.get(name):
@@ -195,6 +192,7 @@ def prepare_training(args: argparse.Namespace) -> None:
     if not args.model.exists():
         train = corpora["train"]
         learn_pieces(train.source + train.target, args.vocab, args.model)
+    write_lines(args.out / f"raw.{args.tgt}", corpora["train"].target)  # for word counts
     for name, pairs in corpora.items():
         write_pieces(pairs, args, name)
 
@@ -202,7 +200,7 @@ def prepare_training(args: argparse.Namespace) -> None:
 def prepare_test(args: argparse.Namespace) -> None:
     pairs = read_pairs(args.prefix, args.src, args.tgt)
     args.out.mkdir(parents=True, exist_ok=True)
-    write(args.out / "reference", pairs.target)
+    write_lines(args.out / "reference", pairs.target)
     write_pieces(pairs, args, "test")
 
 

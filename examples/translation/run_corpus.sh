@@ -9,7 +9,8 @@ if [ $# -lt 4 ]; then
   exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-"${PYTHON:-python}" "$here/corpora.py" "$corpus" "$1" --src "$2" --tgt "$3" --out "$4/data"
+. "$here/../python.sh"
+(run_python "$here/corpora.py" "$corpus" "$1" --src "$2" --tgt "$3" --out "$4/data")
 # shellcheck disable=SC2086 # the options are words
 exec bash "$here/run.sh" --data "$4/data" --src "$2" --tgt "$3" --test test --out "$4" \
   $options "${@:5}"

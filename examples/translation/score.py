@@ -1,23 +1,35 @@
 """What a search found, as text, with BLEU, chrF, empty answers and the support of the model.
 
-python score.py TEST/beam5 --test TEST --model spm.model --tgt en --train-log train.log
+    python score.py TEST/beam5 --test TEST --model spm.model --tgt en --train raw.en \\
+        --train-log train.log
+
+Beside them: how many different words the answers have, and the recall of reference words by how
+often they stand in the training text. A model that plays safe with frequent words loses there
+before it loses BLEU.
 """
 
 import argparse
 import json
 import re
 import statistics
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import sentencepiece
-from prepare import read_lines, write
+from prepare import read_lines
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_entmax.analysis import read_generation
+from fairseq_entmax.data.files import write_json, write_lines
 
 # sacrebleu's advice for languages written without blanks; its own tokeniser for ja needs MeCab
 TOKENIZERS = {"zh": "zh", "ja": "char"}
+# name: least and greatest count in the training text
+BANDS = {
+    **{"0": (0, 0), "1-4": (1, 4), "5-9": (5, 9), "10-49": (10, 49), "50-199": (50, 199)},
+    **{"200+": (200, float("inf")), "<10": (0, 9), "<50": (0, 49)},
+}
 
 
 def hypotheses(generated: Path, model: Path) -> List[str]:
@@ -60,23 +72,74 @@ def scores(answers: List[str], references: List[str], tokenizer: str) -> Dict[st
     }
 
 
+def distinct_words(lines: Iterable[str]) -> int:
+    """How many different words stand in tokenised lines."""
+    return len({word for line in lines for word in line.split()})
+
+
+def recall_by_count(
+    answers: List[str], references: List[str], trained: Mapping[str, int]
+) -> Dict[str, Dict[str, Any]]:
+    """Recall of reference words, in bands of their count in the training text.
+
+    recall = sum over sentences and words of min(n in answer, n in reference) / n in reference
+
+    Args:
+        answers: tokenised, one for each reference.
+        references: tokenised.
+        trained: count of each word in the training text; what is absent has 0.
+
+    Returns:
+        ``recall`` and ``reference_words`` (occurrences), each with a value for every band; the
+        recall of a band without a reference word is None.
+    """
+    found: Counter[int] = Counter()  # by count in the training text
+    wanted: Counter[int] = Counter()
+    for answer, reference in zip(answers, references):
+        given = Counter(answer.split())
+        for word, n in Counter(reference.split()).items():
+            count = trained.get(word, 0)
+            found[count] += min(n, given[word])
+            wanted[count] += n
+    recall: Dict[str, Optional[float]] = {}
+    words: Dict[str, int] = {}
+    for band, (least, greatest) in BANDS.items():
+        words[band] = sum(n for count, n in wanted.items() if least <= count <= greatest)
+        matched = sum(n for count, n in found.items() if least <= count <= greatest)
+        recall[band] = matched / words[band] if words[band] else None
+    return {"recall": recall, "reference_words": words}
+
+
+def word_choice(
+    answers: List[str], references: List[str], train: Path, tokenize: Callable[[str], str]
+) -> Dict[str, Any]:
+    """Different words and recall by frequency, of the words of a tokeniser."""
+    trained = Counter(word for line in read_lines(train) for word in tokenize(line).split())
+    answers, references = list(map(tokenize, answers)), list(map(tokenize, references))
+    return {"words": distinct_words(answers), **recall_by_count(answers, references, trained)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("found", type=Path, help="folder with generated.txt; results go there")
     parser.add_argument("--test", type=Path, required=True, help="with reference, validated.json")
     parser.add_argument("--model", type=Path, required=True, help="spm.model of the training")
     parser.add_argument("--tgt", required=True, help="target language")
+    parser.add_argument("--train", type=Path, required=True, help="target side of the raw text")
     parser.add_argument("--train-log", type=Path, required=True, help="for the speed of training")
     args = parser.parse_args()
 
     answers = hypotheses(args.found / "generated.txt", args.model)
     tokenizer = TOKENIZERS.get(args.tgt, "13a")
-    result = scores(answers, read_lines(args.test / "reference"), tokenizer)
+    references = read_lines(args.test / "reference")
+    result = scores(answers, references, tokenizer)
+    tokenize = BLEU(tokenize=tokenizer).tokenizer
+    result.update(word_choice(answers, references, args.train, tokenize))
     for name in ("support", "gold_in_support"):
         result[name] = logged(args.test / "validated.json", name)
     result["words_per_second"] = words_per_second(args.train_log)
-    write(args.found / "hypotheses", answers)
-    write(args.found / "result.json", [json.dumps(result, indent=1)])
+    write_lines(args.found / "hypotheses", answers)
+    write_json(args.found / "result.json", result)
     print(
         f"translation: bleu={result['bleu']:.2f} chrf={result['chrf']:.2f} "
         f"support={result['support']:.2f} lines={result['lines']} "

@@ -17,8 +17,9 @@ import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
+from fairseq_entmax.data.files import write_json
 from fairseq_entmax.decoding import ExactSearch, make_sparse
-from fairseq_entmax.decoding.report import summary, write_json
+from fairseq_entmax.decoding.report import summary
 from fairseq_entmax.modules import output_alpha_of
 
 Row = Dict[str, Any]

@@ -10,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
+from fairseq_entmax.data.unigram import target_frequencies
 from fairseq_entmax.functional.dispatch import compiled
 from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
@@ -17,7 +18,6 @@ from fairseq_entmax.modules import learned_alphas, output_alpha_of
 from fairseq_entmax.modules.output_weights import features_for_scores
 
 from .models import needed_output_alpha, unwrapped, wrappers
-from .unigram import target_frequencies
 
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
 from fairseq.data import Dictionary
+
+from fairseq_entmax.data.files import unfinished, write_json
 
 from .certificate import Certificate
 
@@ -128,11 +129,7 @@ class SearchLog:
             if path is not None and not path.parent.is_dir():
                 raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
         if self.tree:
-            self.unfinished_tree.write_text("", encoding="utf-8")
-
-    @property
-    def unfinished_tree(self) -> Path:
-        return self.tree.with_name(self.tree.name + ".part")
+            unfinished(self.tree).write_text("", encoding="utf-8")
 
     def add(self, ids: List[int], sentences: List[List[Dict[str, Any]]]) -> None:
         found = [hypotheses[0]["certificate"] for hypotheses in sentences]
@@ -141,7 +138,7 @@ class SearchLog:
             text = "".join(x_line(i, c) + "\n" for i, c in zip(ids, found))
             print(text, end="")
         if self.tree:
-            with open(self.unfinished_tree, "a", encoding="utf-8") as file:
+            with open(unfinished(self.tree), "a", encoding="utf-8") as file:
                 for i, hypotheses, certificate in zip(ids, sentences, found):
                     file.write(json.dumps(self._drawing(i, hypotheses, certificate)) + "\n")
         if self.report:
@@ -157,8 +154,8 @@ class SearchLog:
 
     def finish(self) -> None:
         """Print the summary and give the tree its name."""
-        if self.tree and self.unfinished_tree.exists():
-            os.replace(self.unfinished_tree, self.tree)
+        if self.tree and unfinished(self.tree).exists():
+            unfinished(self.tree).replace(self.tree)
         if self.certificates:
             values = "\t".join(f"{k}={_text(v)}" for k, v in summary(self.certificates).items())
             print(f"Search\t{values}")
@@ -167,9 +164,3 @@ class SearchLog:
 def _finite(value: float) -> Optional[float]:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

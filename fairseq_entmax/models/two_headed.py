@@ -11,9 +11,9 @@ from fairseq.models.lstm import DEFAULT_MAX_SOURCE_POSITIONS, Embedding, Linear
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
+from fairseq_entmax.data.symbols import is_language, is_tag
 from fairseq_entmax.modules import EntmaxOutputMixin
 from fairseq_entmax.modules.subsequence_lstm import SubsequenceLSTM
-from fairseq_entmax.modules.symbols import is_language, is_tag
 from fairseq_entmax.modules.two_headed_attention import (
     CHARACTER,
     GATES,

@@ -12,7 +12,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
 
-from fairseq_entmax.modules.symbols import is_language, language_of
+from fairseq_entmax.data.symbols import is_language, language_of
 from fairseq_entmax.scoring import levenshtein
 
 _COUNTS = "_inflection_counts"

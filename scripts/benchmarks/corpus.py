@@ -1,28 +1,33 @@
 """The corpus of the recipe benchmarks: Multi30k German to English if it is given, else made up."""
 
-import os
 import random
 import re
 import subprocess
 import tarfile
 from itertools import accumulate
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 from benchmarks.processes import SCRIPTS
 
-# an archive or a folder with train.de, train.en, val.de, ...; without one words are made up
-MULTI30K = Path(os.environ["MULTI30K"]) if os.environ.get("MULTI30K") else None
 LINES = {"train": 29000, "val": 1014, "test_2016_flickr": 300}
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
-def prepare(folder: Path, vocabulary: int) -> Path:
-    """Writes the corpus, word by word, and its fairseq-preprocess'd form, which is returned."""
+def prepare(folder: Path, vocabulary: int, source: Optional[Path]) -> Path:
+    """Writes the corpus, word by word, and its fairseq-preprocess'd form, which is returned.
+
+    Args:
+        source: Multi30k; None for made-up words of the same shape.
+
+    Raises:
+        SystemExit: a file of Multi30k is not there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for split in LINES:
         for side in ("de", "en"):
-            lines = multi30k(split, side) if MULTI30K else made_up(split, side, vocabulary)
+            name = f"{split}.{side}"
+            lines = multi30k(source, name) if source else made_up(name, vocabulary)
             text = "\n".join(lines[: LINES[split]]) + "\n"
             (folder / f"{split}.{side}").write_text(text, encoding="utf-8")
     binary = folder / "bin"
@@ -40,24 +45,25 @@ def prepare(folder: Path, vocabulary: int) -> Path:
     return binary
 
 
-def multi30k(split: str, side: str) -> List[str]:
-    assert MULTI30K is not None
-    name = f"{split}.{side}"
-    if not MULTI30K.exists():
-        raise SystemExit(f"MULTI30K={MULTI30K}: there is no such archive or folder")
-    if MULTI30K.is_dir():
-        text = (MULTI30K / name).read_text(encoding="utf-8")
-    else:
-        with tarfile.open(MULTI30K) as archive:
-            stored = archive.extractfile(f"multi30k/{name}")
-            assert stored is not None
-            text = stored.read().decode("utf-8")
+def multi30k(source: Path, name: str) -> List[str]:
+    """The words of train.de and so on, in a folder or in multi30k/ of a tar archive."""
+    try:
+        if source.is_dir():
+            text = (source / name).read_text(encoding="utf-8")
+        else:
+            with tarfile.open(source) as archive:
+                stored = archive.extractfile(f"multi30k/{name}")
+                assert stored is not None
+                text = stored.read().decode("utf-8")
+    except (OSError, tarfile.TarError, KeyError) as error:
+        raise SystemExit(f"--data {source}: no {name} of Multi30k to be read: {error}") from None
     return [" ".join(TOKEN.findall(line)) for line in text.rstrip("\n").split("\n")]
 
 
-def made_up(split: str, side: str, vocabulary: int) -> List[str]:
+def made_up(name: str, vocabulary: int) -> List[str]:
     """Captions' lengths, words by Zipf's law."""
-    random_words = random.Random(f"{split}.{side}")
+    split, side = name.split(".")
+    random_words = random.Random(name)
     words = [f"{side}{i}" for i in range(vocabulary // 2)]
     weights = list(accumulate(1 / (i + 10) for i in range(len(words))))
     return [

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 
@@ -29,8 +29,9 @@ VOCABULARIES = {"10k": 10000, "32k": 32000}
 # also for the softmax twin: current torch cannot load its checkpoints without
 PLUGIN = ["--user-dir", str(USER_DIR)]
 TRAIN = [str(SCRIPTS / "fairseq-train"), *PLUGIN]
-# what the gain of the last layer norm makes of random weights: a support of about 50 words
+# the gain of the last layer norm with which random weights have a trained model's support
 TRAINED_LIKE_GAIN = 1.8
+TRAINED_LIKE_SUPPORT = (5, 200)  # words; what is outside is refused
 
 SOFTMAX = ["--arch", "transformer_iwslt_de_en", "--criterion", "cross_entropy"]
 SPARSE = [
@@ -93,11 +94,11 @@ def logged_losses(log: str) -> List[float]:
     return [float(json.loads(line)["loss"]) for line in lines if line.endswith("}\n")]
 
 
-def train(quick: bool, runs: int) -> Iterator[Row]:
+def train(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row]:
     """Updates of fairseq-train, from scratch and from weights with a trained model's support."""
     with tempfile.TemporaryDirectory() as folder:
         for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
-            data = prepare(Path(folder) / name, size)
+            data = prepare(Path(folder) / name, size, corpus)
             for start in ("from scratch", "trained-like"):
                 yield from _train_from(Path(folder) / name / start, data, f"V={name} {start}", runs)
 
@@ -166,13 +167,17 @@ def trained_like(folder: Path, data: Path, recipe: List[str]) -> Path:
     state = torch.load(checkpoint, weights_only=False)
     norms = [name for name in state["model"] if re.search(r"decoder.*final_layer_norm", name)]
     last = max(name.rpartition(".")[0] for name in norms)
-    state["model"][f"{last}.weight"] *= TRAINED_LIKE_GAIN
+    state["model"][f"{last}.weight"].fill_(TRAINED_LIKE_GAIN)
     torch.save(state, checkpoint)
     return checkpoint
 
 
 def gate(checkpoint: Path, data: Path, case: str) -> None:
-    """The loss, its gradient and the probabilities on real features, against the reference."""
+    """The loss, its gradient and the probabilities on real features, against the reference.
+
+    Raises:
+        SystemExit: one of them is off, or the support is not a trained model's.
+    """
     from fairseq import checkpoint_utils  # 5 seconds
 
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
@@ -194,17 +199,20 @@ def gate(checkpoint: Path, data: Path, case: str) -> None:
     p[torch.arange(len(y)), y] -= 1
     errors["gradient"] = relative_error(x.grad, p @ weight.double())
     print(f"{case}: mean support {support:.0f}", file=sys.stderr)
+    least, greatest = TRAINED_LIKE_SUPPORT
+    if not least <= support <= greatest:
+        raise SystemExit(f"{case}: a mean support of {support:.0f} is not a trained model's")
     for what, error in errors.items():
         if not error <= 1e-5:
             raise SystemExit(f"{case}: {what} off by {error:.1e}; a wrong result is not timed")
 
 
-def decode(quick: bool, runs: int) -> Iterator[Row]:
+def decode(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row]:
     """fairseq-generate at beam 5; every hypothesis is 20 words long, so both take equal steps."""
     recipes = {"softmax": SOFTMAX, **TWINS}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
-            data = prepare(Path(folder) / name, size)
+            data = prepare(Path(folder) / name, size, corpus)
             checkpoints = {
                 twin: trained_like(Path(folder) / name / twin, data, recipe)
                 for twin, recipe in recipes.items()

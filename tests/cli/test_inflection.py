@@ -109,6 +109,18 @@ def test_another_experiment_is_not_mixed_in(finished, folder):
     assert "holds another experiment" in output
 
 
+def test_other_data_are_not_mixed_in(finished, folder):
+    """The old figures under the name of new data would be wrong without a word."""
+    shutil.copytree(str(folder / "data"), str(folder / "moved"))
+    same = attempt(folder, *COMMON, "--data", "moved", *TINY)
+    assert same[0] == 0 and LAST.match(same[1].splitlines()[-1]), same[1]
+    with open(folder / "moved" / "aish-dev", "a", encoding="utf-8") as dev:
+        dev.write("papa\tpapar\tN;PL\n")
+    code, output = attempt(folder, *COMMON, "--data", "moved", *TINY)
+    assert code == 2
+    assert output.splitlines()[-1].endswith("an experiment on other data: choose another --out")
+
+
 def test_lines_of_every_kind_interactively(finished, folder):
     """Stock interactive answers lines without features, with unknown symbols, of one letter."""
     lines = ["t a <lang:aish> <N> <PL>", "p", "p <lang:aish> <NEW>", "Z ? <N>", "<N>"]
@@ -126,6 +138,29 @@ def test_lines_of_every_kind_interactively(finished, folder):
         assert all(int(pair.split("-")[0]) < length for pair in alignment.split())
 
 
+def test_covered_files_of_2023_are_answered(folder):
+    """Lemma, features, form; no forms in the test file; names of their own; one language."""
+    data = folder / "data-2023"
+    data.mkdir()
+    for name, listed in {"trn": words(0, 40), "dev": words(60, 9)}.items():
+        lines = [f"{w}\tN;PL\t{w}r\n" for w in listed]
+        (data / f"aish.{name}").write_text("".join(lines), encoding="utf-8")
+    lemmas = words(70, 5)
+    (data / "aish.tst").write_text("".join(f"{w}\tN;PL\n" for w in lemmas), encoding="utf-8")
+    given = ["--data", "data-2023", "--out", "out-2023", "--quick", "--max-update", 2]
+    code, output = attempt(folder, *given, "--eval-split", "test")
+    assert code == 0, output
+    assert "columns lemma,features,form: 2 files (aish.trn, aish.dev)" in output
+    assert "columns lemma,features: 1 files (aish.tst)" in output
+    assert output.splitlines()[-1] == (
+        f"inflection: predictions=5 folder={folder}/out-2023/predictions-test, no accuracy: "
+        "5 words of the test files have no form to compare with"
+    )
+    answers = folder / "out-2023" / "predictions-test" / "aish.tsv"
+    rows = [line.split("\t") for line in answers.read_text(encoding="utf-8").splitlines()]
+    assert [(lemma, features) for lemma, _, features in rows] == [(w, "N;PL") for w in lemmas]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +172,9 @@ def test_lines_of_every_kind_interactively(finished, folder):
         (["--data", "data", "--out", "o", "--seed", "x"], "are whole numbers, got x"),
         (["--data", "data", "--out", "o", "--ensemble", "0"], "and --max-update are at least 1"),
         (["--data", "data", "--out", "o", "--output-alpha", "0.5"], "(1 is softmax), got 0.5"),
+        (["--data", "data", "--out", "o", "--columns", "form"], "lemma,features,form, got form"),
+        (["--data", "data", "--out", "o", "--eval-split", "valid"], "must be dev or test, got val"),
+        (["--data", "data", "--out", "o", "--attention-alpha", "nan"], "(1 is softmax), got nan"),
         (["--data", "data", "--out", "o", "--languages", "cish"], "no pairs in cish-train-medium"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value else "",

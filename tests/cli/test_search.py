@@ -9,6 +9,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.models import MODEL_REGISTRY
 
+from fairseq_entmax.data.files import unfinished
 from fairseq_entmax.decoding.report import SearchLog, search_tree, strings, summary, x_line
 from tests.decoding.table_model import dictionary
 
@@ -286,9 +287,9 @@ def test_a_broken_run_leaves_a_report_and_an_unfinished_tree(tmp_path):
     log = SearchLog(False, str(report), str(tree), {"search": "beam"}, WORDS)
     log.add([7], [hypotheses])
     assert json.loads(report.read_text())["complete"] == 1
-    assert not tree.exists() and json.loads(log.unfinished_tree.read_text())["id"] == 7
+    assert not tree.exists() and json.loads(unfinished(tree).read_text())["id"] == 7
     log.finish()
-    assert tree.exists() and not log.unfinished_tree.exists()
+    assert tree.exists() and not unfinished(tree).exists()
 
 
 def test_x_line_and_summary_of_nothing():

@@ -19,6 +19,6 @@ def load(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(file.parent))
-        for name in ("prepare", "report"):  # examples have files of the same name
+        for name in ("prepare", "report", "run"):  # examples have files of the same name
             sys.modules.pop(name, None)
     return module

@@ -25,6 +25,7 @@ RECIPES = sorted(path.stem for path in (FOLDER / "recipes").glob("*.args"))
 average = load("examples/translation/average.py")
 collect = load("examples/translation/collect.py")
 score = load("examples/translation/score.py")
+hydra_recipes = load("scripts/hydra_recipes.py")
 sweep = load("scripts/sweep_alpha.py")
 
 PAIRS = corpus.sentence_pairs()
@@ -38,12 +39,12 @@ def write_corpus(folder):
             (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
 
 
-def run_sh(*arguments, cwd=REPO):
+def run_sh(*arguments, cwd=REPO, script="run.sh"):
     bin_folder = os.path.dirname(sys.executable)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
     return subprocess.run(
-        ["bash", str(FOLDER / "run.sh"), *map(str, arguments)],
+        ["bash", str(FOLDER / script), *map(str, arguments)],
         cwd=str(cwd),
         env=environment,
         stdout=subprocess.PIPE,
@@ -79,6 +80,12 @@ def test_from_raw_text_to_bleu(tmp_path):
     assert 1 <= float(found.group(3)) < 5
     assert found.group(4).startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     result = json.loads((tmp_path / "out/test/t/beam5/result.json").read_text())
+    tokens = [word for line in references for word in line.replace(".", " .").split()]
+    known = {word for _, line in PAIRS for word in line.replace(".", " .").split()}
+    assert 5 < result["words"] <= len(known)
+    words = result["reference_words"]
+    assert sum(words[band] for band in ("<50", "50-199", "200+")) == len(tokens)
+    assert words["0"] == 0 and 0.5 < result["recall"]["<50"] <= 1
     assert result["empty"] == 0 and result["gold_in_support"] > 0.9
 
     state = torch.load(str(tmp_path / "out" / "averaged.pt"), map_location="cpu")
@@ -116,6 +123,12 @@ GIVEN = ("--data", "d", "--src", "de", "--tgt", "en", "--test", "t", "--out", "o
         ((*GIVEN, "--tgt", "de"), "--src and --tgt are both de"),
         ((*GIVEN, "--recipe", "rnn"), "--recipe rnn: no such recipe, there are: lstm.args"),
         ((*GIVEN, "--beam", "many"), "--beam must be a whole number, got many"),
+        ((*GIVEN, "--beam", "0"), "--beam must be at least 1, got 0"),
+        ((*GIVEN, "--average", "00"), "--average must be at least 1, got 0"),
+        ((*GIVEN, "--output-alpha", "0.5"), "--output-alpha must be a number >= 1"),
+        ((*GIVEN, "--attention-alpha", "nan"), "--attention-alpha must be a number >= 1"),
+        ((*GIVEN, "--label-smoothing", "1"), "--label-smoothing must be a number in [0, 1), got 1"),
+        ((*GIVEN, "--", "--max-update=x"), "--max-update must be a whole number, got x"),
         ((*GIVEN, "--", "--max-update", "x"), "--max-update must be a whole number, got x"),
         (GIVEN, "d: no such folder"),
     ],
@@ -125,6 +138,38 @@ def test_wrong_arguments(arguments, message, tmp_path):
     done = run_sh(*arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stdout.splitlines()[-1]
+    assert len(done.stdout.splitlines()) == 1 and not (tmp_path / "o").exists()
+
+
+def test_the_script_of_a_corpus(tmp_path):
+    """It lays out the corpus and hands its options, then those given, to run.sh."""
+    write_corpus(tmp_path / "raw")
+    for language in ("de", "en"):
+        (tmp_path / "raw" / f"t.{language}").rename(
+            tmp_path / "raw" / f"test_2016_flickr.{language}"
+        )
+    given = (tmp_path / "raw", "de", "en", tmp_path / "out")
+    done = run_sh(*given, "--beam", "0", script="multi30k.sh")
+    assert done.stdout.splitlines() == [
+        f"train: {3 * len(PAIRS)} pairs",
+        "valid: 4 pairs",
+        "test: 5 pairs",
+        "run.sh: --beam must be at least 1, got 0",
+    ]
+    assert len((tmp_path / "out" / "data" / "test.en").read_text().splitlines()) == 5
+    missing = run_sh(*given, script="kftt.sh")
+    assert missing.returncode == 1 and "kyoto-train.de: No such file" in missing.stdout
+    assert run_sh("raw", "de", script="iwslt.sh").returncode == 2
+
+
+def test_leading_zeros_are_no_other_setting(tmp_path):
+    (tmp_path / "d").mkdir()
+    module = load("examples/translation/run.py")
+    given = ("--data", str(tmp_path / "d"), *GIVEN[2:])
+    flags = ["--", "--max-update=010", "--x"]
+    options, rest = module.read_options([*given, "--seed", "08", "--beam", "07", *flags])
+    assert (options["seed"], options["beam"], options["max-update"]) == ("8", "7", "10")
+    assert rest == flags[1:]
 
 
 def test_a_python_without_fairseq():
@@ -137,11 +182,9 @@ def test_a_python_without_fairseq():
 
 
 def test_help_names_every_option():
-    text = (FOLDER / "run.sh").read_text(encoding="utf-8")
-    options_read = set(re.findall(r"--[a-z-]+", text.split("while [")[1].split("name=${1#")[0]))
     shown = run_sh("--help").stdout
-    for option in options_read - {"--help"}:
-        assert option in shown
+    for option in load("examples/translation/run.py").DEFAULTS:
+        assert f"--{option} " in shown
 
 
 # ---- recipes
@@ -168,6 +211,36 @@ def test_recipe_is_the_same_in_yaml(name):
     for key in named | {"adam_betas", "output_alpha", "attention_alpha", "label_smoothing"}:
         assert written[key] == args[key], key
     assert groups["lr_scheduler"]["total_num_update"] == groups["optimization"]["max_update"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_yaml_is_what_the_script_writes(name):
+    found = (FOLDER / "hydra" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert found == hydra_recipes.recipe(name) + "\n", "python scripts/hydra_recipes.py renews it"
+
+
+@pytest.mark.parametrize("corpus_script", ["iwslt", "wmt16_roen", "kftt", "multi30k"])
+def test_yaml_has_the_length_of_the_corpus(corpus_script):
+    text = (FOLDER / f"{corpus_script}.sh").read_text(encoding="utf-8")
+    given = dict(re.findall(r"--([a-z-]+) (\w+)", text))
+    name = f"{given.get('recipe', 'transformer')}.yaml"
+    groups = OmegaConf.to_container(OmegaConf.load(str(FOLDER / "hydra" / name)))
+    assert groups["optimization"]["max_update"] == int(given["max-update"])
+    assert groups["checkpoint"]["keep_interval_updates"] == int(given.get("average", 5))
+
+
+def test_flags_find_their_groups():
+    flags = "--arch a --no-save --lr 0.1 --dropout 0.1 --weight-decay 1e-4 --dropout 0.2 --share-x"
+    groups = hydra_recipes.grouped(flags.split())
+    given = {group: values for group, values in groups.items() if values}
+    assert given == {
+        "common": {"user_dir": "???"},
+        "task": {"_name": "translation", "data": "???"},
+        "model": {"_name": "a", "dropout": "0.2", "share_x": "true"},
+        "optimization": {"lr": "[0.1]"},
+        "checkpoint": {"no_save": "true"},
+        "optimizer": {"weight_decay": "1e-4"},
+    }
 
 
 # ---- averaging
@@ -218,6 +291,44 @@ def test_scores_count_empty_answers():
         score.scores(["a", "b"], references, "13a")
 
 
+def test_recall_by_hand():
+    """Matches are clipped in each sentence: 1 "rare" of 3 is found, though it is answered twice."""
+    trained = {"the": 300, "a": 200, "cat": 199, "dog": 10, "rare": 7, "once": 1}
+    references = ["the rare rare cat", "a rare new once", "dog"]
+    answers = ["the the the rare", "once a new dog dog", "once dog rare"]
+    found = score.recall_by_count(answers, references, trained)
+    assert found["reference_words"] == {
+        **{"0": 1, "1-4": 1, "5-9": 3, "10-49": 1, "50-199": 1, "200+": 2, "<10": 5, "<50": 6},
+    }
+    assert found["recall"] == {
+        **{"0": 1, "1-4": 1, "5-9": 1 / 3, "10-49": 1, "50-199": 0, "200+": 1},
+        **{"<10": 3 / 5, "<50": 4 / 6},
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "band"),
+    [
+        *((0, "0"), (1, "1-4"), (4, "1-4"), (5, "5-9"), (9, "5-9"), (10, "10-49"), (49, "10-49")),
+        *((50, "50-199"), (199, "50-199"), (200, "200+"), (10**6, "200+")),
+    ],
+)
+def test_every_count_has_its_band(count, band):
+    recall = score.recall_by_count(["x"], ["x x"], {"x": count})["recall"]
+    bands = {name for name, value in recall.items() if value is not None}
+    assert bands == {band, *["<10"] * (count < 10), *["<50"] * (count < 50)}
+    assert recall[band] == 0.5
+
+
+def test_words_are_those_of_the_tokeniser(tmp_path):
+    (tmp_path / "raw").write_text("A dog, a cat.\nThe dog.\n", encoding="utf-8")
+    tokenize = sacrebleu.metrics.BLEU(tokenize="13a").tokenizer
+    found = score.word_choice(["A dog."], ["The dog, too!"], tmp_path / "raw", tokenize)
+    assert found["words"] == 3  # A, dog and the full stop
+    assert found["reference_words"]["1-4"] == 3 and found["recall"]["1-4"] == 1 / 3
+    assert found["reference_words"]["0"] == 2 and found["recall"]["0"] == 0
+
+
 def test_speed_is_the_median_of_a_log(tmp_path):
     log = tmp_path / "train.log"
     log.write_text("".join(f"| train_inner | 1 loss=2, wps={x}, ups=3\n" for x in (0, 5, 900, 7)))
@@ -243,6 +354,8 @@ def finished_run(folder, alphas, more, *beams):
     for beam in beams:
         found = {"bleu": 30 + beam, "chrf": 55.5, "support": 2.25, "gold_in_support": 0.875}
         found.update(lines=5, empty=1, signature="nrefs:1", words_per_second=700.4)
+        if beam == 5:  # with the words in a run that was scored since
+            found.update(words=123, recall={"0": None, "<10": 0.125, "<50": None})
         (folder / "test" / "t" / f"beam{beam}").mkdir(parents=True)
         (folder / "test" / "t" / f"beam{beam}" / "result.json").write_text(json.dumps(found))
     return folder
@@ -281,13 +394,14 @@ def test_runs_are_added_to_the_page(tmp_path, monkeypatch):
     sections = page.split("## c de-en, t\n")[1:]
     assert len(sections) == 2  # one for each length of training
     same = next(section for section in sections if "`--max-update 9 -- --amp`" in section)
-    figures = "55.50 | 2.2 | 87.5% | 1 | 700 | 2 min"
-    for start, seed in (
-        ("| transformer | 1.5 | 1.5 | 5 | 35.00", 1),
-        ("| transformer | 1.5 | 1.5 | 50 | 80.00", 1),
-        (f"| {UNIGRAM_MODEL} | 1.5 | 1 | 5 | 35.00", 2),
+    figures = "55.50 | {} | 2.2 | 87.5% | 1 | 700 | 2 min"
+    scored_before = " |  | "  # words and their recall were not counted
+    for start, words, seed in (
+        ("| transformer | 1.5 | 1.5 | 5 | 35.00", "123 | 12.5% | ", 1),
+        ("| transformer | 1.5 | 1.5 | 50 | 80.00", scored_before, 1),
+        (f"| {UNIGRAM_MODEL} | 1.5 | 1 | 5 | 35.00", "123 | 12.5% | ", 2),
     ):
-        assert f"{start} | {figures} | {seed} |" in same
+        assert f"{start} | {figures.format(words)} | {seed} |" in same
     assert (tmp_path / "1" / "experiment.txt").read_text() in same
     assert "--finetune-from-model softmax/averaged.pt --fp16\n" in page
     assert "/home" not in page

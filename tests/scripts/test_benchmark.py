@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -69,9 +70,8 @@ def test_command_line(tmp_path):
 
 
 def test_made_up_corpus_has_the_shape_of_the_real_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(corpus, "MULTI30K", None)
     monkeypatch.setattr(corpus, "LINES", {"train": 3000, "val": 20, "test_2016_flickr": 7})
-    binary = corpus.prepare(tmp_path / "corpus", 2000)
+    binary = corpus.prepare(tmp_path / "corpus", 2000, None)
     lines = (tmp_path / "corpus" / "train.de").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3000
     assert 11 < sum(len(line.split()) for line in lines) / len(lines) < 15
@@ -80,6 +80,63 @@ def test_made_up_corpus_has_the_shape_of_the_real_one(monkeypatch, tmp_path):
     assert (binary / "test.de-en.de.bin").exists()
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_corpus_that_is_given(archived, monkeypatch, tmp_path):
+    monkeypatch.setattr(corpus, "LINES", {"train": 3, "val": 1, "test_2016_flickr": 1})
+    source = tmp_path / "multi30k"
+    source.mkdir()
+    for split in corpus.LINES:
+        for side in ("de", "en"):
+            (source / f"{split}.{side}").write_text(f"{side}: a\u2028dog, too.\n" * 5)
+    if archived:
+        with tarfile.open(str(tmp_path / "a.tar.xz"), "w:xz") as archive:
+            archive.add(str(source), "multi30k")
+        source = tmp_path / "a.tar.xz"
+    corpus.prepare(tmp_path / "out", 100, source)
+    assert (tmp_path / "out" / "train.en").read_text() == "en : a dog , too .\n" * 3
+
+
+def test_a_corpus_that_is_not_whole(tmp_path):
+    (tmp_path / "train.de").write_text("a\n")
+    with pytest.raises(SystemExit, match=r"no train\.en of Multi30k to be read: .*No such file"):
+        corpus.prepare(tmp_path / "out", 100, tmp_path)
+    with pytest.raises(SystemExit, match=r"no train\.de of Multi30k to be read: .*not be opened"):
+        corpus.prepare(tmp_path / "out", 100, tmp_path / "train.de")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nowhere"], "--data nowhere: no such file or folder"),
+        (["loss", "--data", "."], "--data is for train and decode, not for loss"),
+    ],
+)
+def test_data_that_cannot_be_used(arguments, message, monkeypatch, capsys):
+    import benchmark
+
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_losses_are_read_from_whole_log_lines():
     line = '2026 | INFO | train_inner | {"epoch": 1, "loss": "6.5", "ups": "0"}\n'
     assert recipes.logged_losses("noise\n" + line + line[:-5]) == [6.5]
+
+
+@pytest.mark.parametrize("start", [1.0, 512**-0.5])
+def test_the_peaks_of_a_model_do_not_depend_on_its_start(start, monkeypatch, tmp_path):
+    """The last layer norm of the decoder has the gain; it starts at another for every output."""
+
+    def train(command, **_):
+        folder = Path(command[command.index("--save-dir") + 1])
+        folder.mkdir()
+        names = [f"decoder.layers.{i}.final_layer_norm.weight" for i in range(2)]
+        model = {name: torch.full((3,), start) for name in names}
+        torch.save({"model": model}, str(folder / "checkpoint_last.pt"))
+
+    monkeypatch.setattr(recipes.subprocess, "run", train)
+    checkpoint = recipes.trained_like(tmp_path, tmp_path, [])
+    first, last = torch.load(str(checkpoint))["model"].values()
+    assert (first == start).all() and (last == recipes.TRAINED_LIKE_GAIN).all()

@@ -7,8 +7,8 @@ import torch
 from fairseq.data import LanguagePairDataset, ListDataset
 from torch.testing import assert_close
 
-from fairseq_entmax.criterions import unigram
 from fairseq_entmax.criterions.entmax_loss import EntmaxLossCriterion
+from fairseq_entmax.data import unigram
 from fairseq_entmax.functional import reference
 from tests.builders import Task, batch, build, sharpen
 

@@ -6,7 +6,7 @@ from fairseq.tokenizer import tokenize_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_entmax.modules.symbols import (
+from fairseq_entmax.data.symbols import (
     feature_symbol,
     is_language,
     is_tag,

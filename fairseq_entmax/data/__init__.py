@@ -1,0 +1,1 @@
+"""Text formats, counts and files: what a corpus is before it is tensors."""
