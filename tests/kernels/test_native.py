@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import dispatch, entmax, entmax_loss, reference
+from fairseq_entmax.functional import entmax, entmax_loss, reference
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.kernels import native
+from fairseq_entmax.kernels.choose import choose
+from fairseq_entmax.kernels.native import library
 from tests.kernels.builds import (
     BROKEN,
     errors,
@@ -39,11 +41,11 @@ FEW = [(n, torch.float32) for n in (1, 17, 64, 512, 513)] + [(17, torch.float16)
 FEW_CASES = pytest.mark.parametrize("n, dtype", [*FEW, (513, torch.bfloat16)], ids=str)
 
 
-@pytest.fixture(params=native.BUILDS)
+@pytest.fixture(params=library.BUILDS)
 def build(request, monkeypatch):
     use(request.param, monkeypatch)
     yield request.param
-    native.library.cache_clear()
+    library.library.cache_clear()
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def gradient(outputs, z, grad):
 @CASE
 def test_probabilities_equal_the_reference(build, alpha, n, dtype):
     z = rows_of_every_kind(n, dtype)
-    assert dispatch.compiled(z) is native
+    assert choose(z) is native
     probs = entmax(z, as_argument(alpha))
     expected = expected_probs(n, alpha, dtype)
     assert probs.dtype == dtype
@@ -282,8 +284,8 @@ def test_every_16_bit_number_is_read_as_torch_reads_it(build, dtype):
     patterns = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
     z = patterns.view(dtype)
     z = z[z.isfinite()].unsqueeze(1)
-    solved = native.LossBuffers.empty(torch.zeros(len(z), dtype=torch.long), 1)
-    native.entmax_loss_forward(z, torch.full((1, 1), 1.5, dtype=torch.float64), solved)
+    y = torch.zeros(len(z), dtype=torch.long)
+    solved = native.solve_loss(z, y, torch.full((1, 1), 1.5, dtype=torch.float64), 1.5, 1)
     assert torch.equal(solved.largest, z.squeeze(1).float())
 
 
@@ -297,9 +299,8 @@ def test_results_are_rounded_as_torch_rounds(build, dtype):
     grad = torch.cat([near, ties, ties.nextafter(torch.tensor(9e9)), random])
     z = torch.tensor([[9.0, 0.0]]).to(dtype).expand(len(grad), 2).contiguous()
     alpha = torch.full((1, 1), 1.5, dtype=torch.float64)
-    solved = native.LossBuffers.empty(torch.ones(len(grad), dtype=torch.long), 2)
-    native.entmax_loss_forward(z, alpha, solved)
-    rounded = native.entmax_loss_backward(z, alpha, solved, grad)[:, 0]
+    solved = native.solve_loss(z, torch.ones(len(grad), dtype=torch.long), alpha, 1.5, 2)
+    rounded = native.loss_backward(z, alpha, 1.5, solved, grad)[:, 0]
     expected = grad.to(dtype)
     same = (rounded == expected) | (rounded.isnan() & expected.isnan())
     assert bool(same.all()), grad[~same]

@@ -1,0 +1,33 @@
+"""The examples in docstrings run, in every module of the package."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import fairseq_entmax
+from fairseq_entmax import functional
+
+MODULES = ["fairseq_entmax"] + [
+    module.name
+    for module in pkgutil.walk_packages(fairseq_entmax.__path__, "fairseq_entmax.")
+    if "._entmax_" not in module.name  # the C kernels are no Python extensions
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def test_every_module_is_walked():
+    assert {"fairseq_entmax.functional.mapping", "fairseq_entmax.kernels.plain"} < set(MODULES)
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_every_public_function_has_an_example(name):
+    function = getattr(functional, name)
+    (found,) = doctest.DocTestFinder(recurse=False).find(function, name)
+    assert found.examples
