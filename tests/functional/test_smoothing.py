@@ -101,6 +101,22 @@ def test_16_bit_scores(dtype, path):
     assert_close(loss.double(), reference.entmax_loss(z, y, **options), atol=0, rtol=2**-7)
 
 
+@pytest.mark.parametrize("uniform", [True, False], ids=["uniform", "prior"])
+@pytest.mark.parametrize("alpha", [1, 1.5, 1.3])
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+def test_16_bit_gradients_are_rounded_once(dtype, alpha, uniform, path):
+    z, y = random_problem(20, 30, scale=1.0, dtype=torch.float32)
+    z = z.to(dtype).requires_grad_()
+    counts = torch.ones(30) if uniform else 1 + prior(30)
+    options = {"label_smoothing": EPS, "smoothing_probs": None if uniform else counts}
+    entmax_loss(z, y, alpha, reduction="sum", **options).backward()
+    q = (1 - EPS) * F.one_hot(y, 30) + EPS * counts / counts.sum()
+    expected = reference.entmax(z.detach(), alpha) - q
+    half_step = torch.finfo(dtype).eps / 2
+    limit = 1.001 * half_step * expected.abs() + 3e-7
+    assert bool(((z.grad.double() - expected).abs() <= limit).all())
+
+
 # ---- the fused output layer
 
 
