@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 install: $(INSTALLED)
 
 # torch first: what follows is then content with it and fetches no second one
-$(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/csrc/*)
+$(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/native/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,dev]'

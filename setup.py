@@ -13,7 +13,7 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "fairseq_entmax" / "__init__.py").read_text(), re.M
 ).group(1)
 
-KERNELS = "fairseq_entmax/kernels"
+KERNELS = "fairseq_entmax/kernels/native"
 # one build for each instruction set; the best that the processor runs is chosen when loaded
 BUILDS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
@@ -37,8 +37,8 @@ class BuildKernels(build_ext):
 def kernels(build):
     """A plain shared library; without a compiler the install works and torch does its part."""
     return Extension(
-        f"fairseq_entmax.kernels._entmax_{build}",
-        sources=[f"{KERNELS}/csrc/{name}.c" for name in ("rows", "linear", "short")],
+        f"fairseq_entmax.kernels.native._entmax_{build}",
+        sources=[f"{KERNELS}/csrc/{name}.c" for name in ("rows", "output_layer", "short")],
         depends=[f"{KERNELS}/csrc/{name}.h" for name in ("common", "power", "solve", "loss")],
         extra_compile_args=[*FLAGS, *BUILDS[build]],
         libraries=["m"],

@@ -10,14 +10,14 @@ trap 'rm -rf "$copy"' EXIT
 
 cp -r fairseq_entmax tests pyproject.toml "$copy"
 cd "$copy"
-rm -f fairseq_entmax/kernels/*.so
+rm -f fairseq_entmax/kernels/native/*.so
 
 build() { # name, flags of its instruction set (as in setup.py)
     local name=$1
     shift
     gcc -O1 -g -std=gnu11 -fopenmp-simd -fno-math-errno -Wno-psabi -fPIC -shared \
         -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer \
-        "$@" fairseq_entmax/kernels/csrc/*.c -lm -o "fairseq_entmax/kernels/_entmax_$name.so"
+        "$@" fairseq_entmax/kernels/native/csrc/*.c -lm -o "fairseq_entmax/kernels/native/_entmax_$name.so"
 }
 build baseline
 if [[ $(uname -m) == x86_64 ]]; then
@@ -30,5 +30,5 @@ fi
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$copy
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
     "$python" -m pytest -q -s -p no:cacheprovider tests/kernels/test_native.py \
-    tests/functional/test_linear.py tests/functional/test_screening.py \
-    tests/functional/test_log_probs.py "$@"
+    tests/functional/test_output_layer.py tests/kernels/test_screening.py \
+    tests/functional/test_log_entmax.py "$@"

@@ -28,6 +28,7 @@ BELOW = {
 }
 EVERYTHING = set(BELOW)
 WITHOUT_FAIRSEQ = {"kernels", "functional"}
+BACK_ENDS = {"plain", "native", "triton"}
 
 MAX_FILE_LINES = 300
 MAX_KERNEL_LINES = 500
@@ -38,6 +39,12 @@ def room_of(path):
     """The top-level folder or file that a source file belongs to; the package itself is ''."""
     first = path.relative_to(ROOT).parts[0]
     return "" if first == "__init__.py" else first.replace(".py", "")
+
+
+def back_end_of(path):
+    """The back end that a file belongs to, if any."""
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if parts[0] == "kernels" and parts[1] in BACK_ENDS else None
 
 
 def imported_modules(tree, path):
@@ -85,12 +92,14 @@ def stray_imports(source, path):
             reason = "matplotlib is imported in functions of analysis only"
         elif top in ("fairseq", "fairseq_cli") and room in WITHOUT_FAIRSEQ:
             reason = f"{room} knows nothing of fairseq"
-        elif top == "triton" and id(node) not in lazy and not path.stem.endswith("_triton"):
-            reason = "triton is imported lazily"
+        elif top == "triton" and back_end_of(path) != "triton":
+            reason = "triton is imported in kernels/triton only"
         elif top == PACKAGE:
             target = parts[1] if len(parts) > 1 else ""
             if room and target != room and target not in BELOW[room]:
                 reason = f"{room} must not import {target or 'the package itself'}"
+            elif back_end_of(path) and set(parts[2:3]) & BACK_ENDS - {back_end_of(path)}:
+                reason = "a back end knows no other, only the contract"
         if reason:
             found.append(f"{path.relative_to(ROOT.parent)}:{node.lineno}: {name}: {reason}")
     return found
@@ -164,6 +173,11 @@ def test_rooms_have_no_cycle():
         ("data/unigram.py", "from fairseq_entmax.functional import entmax"),
         ("data/unigram.py", "from ..modules import adopt"),
         ("functional/mapping.py", "from ..data.files import write_lines"),
+        ("kernels/choose.py", "def f():\n    import triton"),
+        ("kernels/native/rows.py", "from ..plain import solver"),
+        ("kernels/triton/rows.py", "from fairseq_entmax.kernels.native.rows import takes"),
+        ("kernels/plain/rows.py", "from .. import native"),
+        ("functional/mapping.py", "def f():\n    import triton"),
         ("modules/output.py", "from fairseq_entmax import models"),
         ("modules/output.py", "import fairseq_entmax.criterions.entmax_loss"),
         ("modules/output.py", "from .. import decoding"),
@@ -192,10 +206,11 @@ def test_checker_finds(file, source):
     [
         ("functional/mapping.py", "import torch\nfrom .checks import Alpha\nfrom . import rows"),
         ("functional/mapping.py", "from fairseq_entmax.kernels import rows"),
-        ("functional/mapping.py", "def f():\n    import triton"),
-        ("kernels/rows_triton.py", "import triton"),
         ("data/unigram.py", "import fairseq\nfrom .files import write_lines"),
         ("decoding/report.py", "from fairseq_entmax.data.files import write_json"),
+        ("kernels/triton/rows.py", "import triton"),
+        ("kernels/native/rows.py", "from ..contract import SolvedRows\nfrom .library import call"),
+        ("kernels/choose.py", "from . import native, plain"),
         ("modules/output.py", "import fairseq\nfrom ..functional import entmax"),
         ("models/flags.py", "from fairseq_entmax.modules import adopt"),
         ("tasks/sparse_translation.py", "from fairseq_entmax.decoding import make_sparse"),

@@ -11,9 +11,8 @@ from fairseq.logging import metrics
 from omegaconf import II
 
 from fairseq_entmax.data.unigram import target_frequencies
-from fairseq_entmax.functional.dispatch import compiled
-from fairseq_entmax.functional.linear import linear_entmax_loss_rows
 from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows, sparse_gradients_run
 from fairseq_entmax.modules import learned_alphas, output_alpha_of
 from fairseq_entmax.modules.output_weights import features_for_scores
 
@@ -135,7 +134,7 @@ class EntmaxLossCriterion(FairseqCriterion):
         # a weight used outside of forward confuses wrappers that watch or shard parameters
         watched = any(getattr(m, "find_unused_parameters", False) for m in wrappers(model))
         sharded = any("FullySharded" in type(m).__name__ for m in wrappers(model))
-        fused = compiled(output_weights[0]) is not None and not watched and not sharded
+        fused = sparse_gradients_run(output_weights[0]) and not watched and not sharded
         return output_weights if fused else None
 
     def loss_rows(self, model, net_output, sample, output_weights=None, uniform=False):

@@ -1,11 +1,15 @@
 """The Fenchel-Young losses of alpha-entmax: cross-entropy at alpha = 1, a margin above."""
 
 import math
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fairseq_entmax.kernels.choose import choose
+from fairseq_entmax.kernels.contract import NEAR_ONE, SolvedRows, has_storage
+from fairseq_entmax.kernels.plain.rows import row_chunks
 
 from .checks import (
     Alpha,
@@ -17,9 +21,10 @@ from .checks import (
     check_smoothing_probs,
     check_target,
 )
-from .fenchel_young import EntmaxLoss, counted_rows, smoothing_weights
-from .mapping import flatten_rows
-from .smoothing import smoothing_term
+from .mapping import entmax, flatten_rows
+from .smoothing import smoothing_term, widened
+
+_KEPT_ENTRIES = 512  # of a row's support; what is longer is written again from its threshold
 
 
 class LossRows(NamedTuple):
@@ -85,12 +90,14 @@ def entmax_loss(
         label_smoothing=label_smoothing,
         smoothing_probs=smoothing_probs,
     )
+    return reduced(rows.loss, target != ignore_index, reduction).to(scores.dtype)
+
+
+def reduced(loss: Tensor, counted: Tensor, reduction: str) -> Tensor:
+    """The losses of all rows as they are, their sum, or their mean over the rows that count."""
     if reduction == "none":
-        return rows.loss.to(scores.dtype)
-    total = rows.loss.sum()
-    if reduction == "mean":
-        total = total / (target != ignore_index).sum().clamp(min=1)
-    return total.to(scores.dtype)
+        return loss
+    return loss.sum() / counted.sum().clamp(min=1) if reduction == "mean" else loss.sum()
 
 
 def entmax_loss_rows(
@@ -114,40 +121,97 @@ def entmax_loss_rows(
     check_alpha(alpha, scores, check_dim(scores, -1))
     check_label_smoothing(label_smoothing)
     check_smoothing_probs(smoothing_probs, scores.shape[-1])
-    if label_smoothing and smoothing_probs is not None:
-        rows = entmax_loss_rows(scores, target, alpha, ignore_index=ignore_index)
-        term = smoothing_term(scores, target, smoothing_probs, ignore_index)
-        return rows._replace(loss=rows.loss + label_smoothing * term)
-    if scores.numel() == 0:
-        nothing = scores.to(torch.promote_types(scores.dtype, torch.float32)).sum(-1)
-        return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)
-    if not isinstance(alpha, Tensor) and alpha == 1:
-        return _cross_entropy_rows(scores, target, ignore_index, label_smoothing)
-    z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1)
-    columns = EntmaxLoss.apply(
-        z, target.reshape(-1), row_alpha, closed, ignore_index, label_smoothing
-    )
-    return LossRows(*(column.view(target.shape) for column in columns))
+    if not label_smoothing or scores.numel() == 0:
+        return unsmoothed_loss_rows(scores, target, alpha, ignore_index)
+    scores = widened(scores)  # so that loss and term are added before gradients are rounded
+    rows = unsmoothed_loss_rows(scores, target, alpha, ignore_index)
+    term = smoothing_term(scores, target, smoothing_probs, ignore_index)
+    return rows._replace(loss=rows.loss + label_smoothing * term)
 
 
-def _cross_entropy_rows(
-    scores: Tensor, target: Tensor, ignore_index: int, label_smoothing: float
+def unsmoothed_loss_rows(
+    scores: Tensor, target: Tensor, alpha: Alpha, ignore_index: int
 ) -> LossRows:
-    z = scores.reshape(-1, scores.shape[-1])
-    if z.dtype not in (torch.float32, torch.float64):
-        z = z.float()
+    """``entmax_loss_rows`` of arguments that are known to be right."""
+    if scores.numel() == 0:
+        nothing = widened(scores).sum(-1)
+        return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)
     y = target.reshape(-1)
-    kept, safe_y = counted_rows(z.detach(), y, ignore_index)
+    y = y.masked_fill(y == ignore_index, -1)
+    if not isinstance(alpha, Tensor) and alpha == 1:
+        rows = _cross_entropy_rows(scores.reshape(-1, scores.shape[-1]), y)
+    else:
+        z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1)
+        rows = LossRows(*_EntmaxLoss.apply(z, y, row_alpha, closed))
+    return LossRows(*(column.view(target.shape) for column in rows))
+
+
+def _cross_entropy_rows(z: Tensor, y: Tensor) -> LossRows:
+    z = widened(z)
+    kept = (y >= 0) & (z.detach().amax(1) != -math.inf)
+    safe_y = y.masked_fill(~kept, 0)
     z = z.masked_fill(~kept.unsqueeze(1), 0.0)
     loss = F.cross_entropy(z, safe_y, reduction="none")
-    z_y = z.gather(1, safe_y.unsqueeze(1)).squeeze(1)
-    if label_smoothing:
-        weights = smoothing_weights(z.detach(), ignore_index, z.dtype)
-        mean = (z.masked_fill(weights == 0, 0.0) * weights).sum(1)
-        loss = loss + label_smoothing * (z_y - mean)
     with torch.no_grad():
+        z_y = z.gather(1, safe_y.unsqueeze(1)).squeeze(1)
         support_size = (z > -math.inf).sum(1)
         target_probs = (z_y - z.logsumexp(1)).exp()
         correct = z_y >= z.amax(1)
     columns = (loss, support_size, target_probs, correct)
-    return LossRows(*(c.masked_fill(~kept, 0).view(target.shape) for c in columns))
+    return LossRows(*(column.masked_fill(~kept, 0) for column in columns))
+
+
+class _EntmaxLoss(torch.autograd.Function):
+    """Keeps p on its support only; the dense gradient p - e_y is written once, in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, y: Tensor, alpha: Tensor, closed: Optional[float]
+    ) -> Tuple[Tensor, ...]:
+        solved = choose(z).solve_loss(z, y, alpha, closed, min(z.shape[1], _KEPT_ENTRIES))
+        loss = solved.loss.to(torch.promote_types(z.dtype, torch.float32))
+        slope = torch.zeros_like(loss)
+        if ctx.needs_input_grad[2]:
+            for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
+                wide = widened(z[rows])
+                slope[rows] = _alpha_slope(choose(wide).entmax(wide, a, None), a).to(loss.dtype)
+        ctx.save_for_backward(z, alpha, slope, *solved)
+        ctx.closed = closed
+        statistics = (solved.support_size.long(), solved.target_probs, solved.correct)
+        ctx.mark_non_differentiable(*statistics)
+        return (loss, *statistics)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+        z, alpha, slope, *columns = ctx.saved_tensors
+        solved = SolvedRows(*columns)
+        outside = solved.tau == math.inf
+        grad = grad.masked_fill(outside, 0.0)
+        # kernels have no graph and no batch of gradients
+        if not torch.is_grad_enabled() and has_storage(grad):
+            grad_z = choose(z).loss_backward(z, alpha, ctx.closed, solved, grad)
+        else:
+            z = z.masked_fill(outside.unsqueeze(1), 0.0)
+            p = entmax(z, ctx.closed or alpha).to(grad.dtype) * grad.unsqueeze(1)
+            y = solved.target.clamp(min=0).unsqueeze(1)
+            grad_z = p.scatter_add(1, y, -grad.unsqueeze(1)).to(z.dtype)
+            if ctx.needs_input_grad[2]:
+                slope = _alpha_slope(entmax(z, alpha), alpha).to(grad.dtype)
+        if not ctx.needs_input_grad[2]:
+            return grad_z, None, None, None
+        grad_alpha = (grad * slope.masked_fill(outside, 0.0)).double().unsqueeze(1)
+        if alpha.shape[0] == 1:
+            grad_alpha = grad_alpha.sum(0, keepdim=True)
+        return grad_z, None, grad_alpha, None
+
+
+def _alpha_slope(p: Tensor, alpha: Tensor) -> Tensor:
+    """dH_alpha(p)/dalpha at fixed p, (N,): by the envelope theorem, also the loss's."""
+    p = p.double()
+    gap = (alpha - 1).clamp(min=NEAR_ONE)
+    log_p = torch.where(p > 0, p, torch.ones_like(p)).log()
+    growth = torch.expm1(gap * log_p)
+    scale = gap * (1 + gap)
+    by_power = -(p * log_p * (growth + 1)).sum(1, keepdim=True) / scale
+    by_scale = (p * growth).sum(1, keepdim=True) * (1 + 2 * gap) / scale**2
+    return (by_power + by_scale).squeeze(1)

@@ -6,12 +6,12 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .checks import Alpha, check_alpha, check_dim, check_scores
-from .dispatch import compiled
-from .rows import NEAR_ONE, closed_form, solve_rows
-from .solver import probs_from_threshold, solve_threshold
+from fairseq_entmax.kernels import plain
+from fairseq_entmax.kernels.choose import choose
+from fairseq_entmax.kernels.contract import NEAR_ONE
+from fairseq_entmax.kernels.plain.solver import probs_from_threshold, solve_threshold
 
-_LARGEST_SLOPE = 1e100  # p^(2 - alpha) is unbounded at the support's edge for alpha > 2
+from .checks import Alpha, check_alpha, check_dim, check_scores
 
 
 def entmax(scores: Tensor, alpha: Alpha = 1.5, dim: int = -1) -> Tensor:
@@ -108,16 +108,53 @@ def entmax15(scores: Tensor, dim: int = -1) -> Tensor:
     return entmax(scores, 1.5, dim)
 
 
-def flatten_rows(z: Tensor, alpha: Alpha, dim: int) -> Tuple[Tensor, Tensor, float]:
+def log_entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
+    r"""``entmax(scores, alpha).log()`` along the last dimension, without taking log 0.
+
+    .. math::
+        \log p_j \;\text{on the support of}\; p = \mathrm{entmax}_\alpha(z),
+        \quad -\infty \;\text{elsewhere}
+
+    Processors take many times longer for the logarithm of a zero than for any other, and most
+    probabilities are zero.
+
+    Args:
+        scores: z, shape (..., V), any floating type. ``-inf`` masks an entry.
+        alpha: a number >= 1.
+
+    Returns:
+        log p, shape and dtype of ``scores``, without a gradient.
+
+    Raises:
+        ValueError: as :func:`entmax`.
+
+    Source:
+        Peters, Niculae, Martins (ACL 2019), eq. 5.
+
+    Example:
+        >>> import torch
+        >>> log_entmax(torch.tensor([1.0, 1.0, -5.0]), alpha=1.5)
+        tensor([-0.6931, -0.6931,    -inf])
+    """
+    check_scores(scores)
+    check_alpha(alpha, scores, check_dim(scores, -1))
+    scores = scores.detach()
+    if scores.numel() == 0 or not alpha > 1 + NEAR_ONE:
+        return entmax(scores, alpha).log()
+    rows, row_alpha, closed = flatten_rows(scores, alpha, -1)
+    return choose(rows).log_entmax(rows, row_alpha, closed).view(scores.shape)
+
+
+def flatten_rows(z: Tensor, alpha: Alpha, dim: int) -> Tuple[Tensor, Tensor, Optional[float]]:
     """z (..., V) as (N, V), alpha as float64 (N, 1) or (1, 1), and the closed form if any."""
     rows = z.reshape(-1, z.shape[-1])
     if not isinstance(alpha, Tensor):
         constant = torch.full((1, 1), float(alpha), dtype=torch.float64, device=z.device)
-        return rows, constant, closed_form(float(alpha))
+        return rows, constant, float(alpha) if alpha in (1.5, 2) else None
     shape = list(z.shape[:-1])
     shape.insert(dim, 1)
     row_alpha = alpha.to(z.device).double().expand(shape).movedim(dim, -1)
-    return rows, row_alpha.reshape(-1, 1), 0.0
+    return rows, row_alpha.reshape(-1, 1), None
 
 
 def _softmax(scores: Tensor, dim: int) -> Tensor:
@@ -133,9 +170,11 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
     if alpha == 1.0:
         dead = (scores == -math.inf).all(-1, keepdim=True)
         return torch.softmax(scores.masked_fill(dead, 0.0), -1).masked_fill(dead, 0.0)
-    closed = alpha if alpha == 1.5 or alpha == 2.0 else 0.0
+    closed: Optional[float] = None
     q: Optional[Tensor] = None
-    if closed == 0.0:
+    if alpha == 1.5 or alpha == 2.0:
+        closed = alpha
+    else:
         q = torch.full([1], 1 / (alpha - 1), dtype=torch.float64, device=scores.device)
     largest = scores.amax(-1, keepdim=True)
     x = (scores.double() - largest.double()) * (alpha - 1)
@@ -145,12 +184,8 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
 
 class _Entmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, alpha: Tensor, closed: float) -> Tensor:
-        kernels = compiled(z)
-        if kernels is not None:
-            probs: Tensor = kernels.entmax_forward(z, alpha.clamp(min=1 + NEAR_ONE), closed)
-        else:
-            probs = _solve_dense(z, alpha, closed)
+    def forward(ctx: Any, z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+        probs = choose(z).entmax(z, alpha, closed)
         ctx.save_for_backward(probs, alpha)
         ctx.closed = closed
         return probs
@@ -160,46 +195,12 @@ class _Entmax(torch.autograd.Function):
         probs, alpha = ctx.saved_tensors
         grad_z = grad_alpha = None
         if ctx.needs_input_grad[0]:
-            # the kernel has no graph of its own: a second derivative needs the torch operations
-            kernels = None if torch.is_grad_enabled() else compiled(probs)
-            if kernels is not None:
-                grad_z = kernels.entmax_backward(probs, grad, alpha)
-            else:
-                grad_z = _jacobian_product(probs, grad, alpha, ctx.closed)
+            # a second derivative needs operations that have a graph of their own
+            kernels = plain if torch.is_grad_enabled() else choose(probs, grad)
+            grad_z = kernels.entmax_backward(probs, grad, alpha, ctx.closed)
         if ctx.needs_input_grad[1]:
             grad_alpha = (grad.double() * _alpha_derivative(probs, alpha)).sum(1, keepdim=True)
         return grad_z, grad_alpha, None
-
-
-def _solve_dense(z: Tensor, alpha: Tensor, closed: float) -> Tensor:
-    probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
-    for rows, solved in solve_rows(z, alpha, closed):
-        if solved.columns is None:
-            probs[rows] = solved.p.to(z.dtype)
-        else:
-            probs[rows].scatter_(1, solved.columns, solved.p.to(z.dtype))
-    return probs
-
-
-def _slopes(p: Tensor, alpha: Tensor, closed: float) -> Tensor:
-    """s = p^(2 - alpha) on the support, else 0; differentiable also where p = 0."""
-    support = p > 0
-    if closed == 2.0:
-        return support.to(p.dtype)
-    safe = torch.where(support, p, torch.ones_like(p))
-    s = safe.sqrt() if closed == 1.5 else safe.pow(2 - alpha).clamp(max=_LARGEST_SLOPE)
-    return torch.where(support, s, torch.zeros_like(s))
-
-
-def _jacobian_product(probs: Tensor, grad: Tensor, alpha: Tensor, closed: float) -> Tensor:
-    """(diag(s) - s s^T / sum s) grad, Proposition 2."""
-    # float64 is needed where s = p^(2 - alpha) spans many magnitudes
-    dtype = torch.promote_types(probs.dtype, torch.float32) if closed else torch.float64
-    s = _slopes(probs.to(dtype), alpha, closed)
-    grad = grad.to(dtype)
-    # sum s >= sum p = 1 on every row but the masked ones, where s = 0
-    mean = (s * grad).sum(1, keepdim=True) / s.sum(1, keepdim=True).clamp(min=0.5)
-    return (s * (grad - mean)).to(probs.dtype)
 
 
 def _alpha_derivative(probs: Tensor, alpha: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Fast row kernels behind the public functions; everything works, slower, without them."""
+"""Back ends of the row mathematics, behind one contract; plain torch is one of them."""

@@ -7,8 +7,7 @@ import torch
 from fairseq.models import FairseqDecoder
 from torch import Tensor, nn
 
-from fairseq_entmax.functional import entmax
-from fairseq_entmax.functional.log_probs import log_entmax
+from fairseq_entmax.functional import entmax, log_entmax
 from fairseq_entmax.functional.mapping import entmax_dense
 
 from .output_weights import output_weights_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairseq_entmax import __version__
-from fairseq_entmax.functional.dispatch import compiled
+from fairseq_entmax.kernels.native.library import library
 
 Row = Dict[str, Any]
 
@@ -124,7 +124,7 @@ def machine() -> Row:
         capture_output=True,
         text=True,
     )
-    kernels = compiled(torch.zeros(1, 1))
+    kernels = library()
     return {
         "cpu": fields.get("model name", platform.processor()),
         "flags": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}),
@@ -134,7 +134,7 @@ def machine() -> Row:
         "torch": torch.__version__,
         "entmax": getattr(entmax13(), "__version__", None),
         "fairseq_entmax": __version__,
-        "kernels": Path(kernels.library()._name).name.split(".")[0] if kernels else None,
+        "kernels": Path(kernels._name).name.split(".")[0] if kernels else None,
         "commit": commit.stdout.strip() or None,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import dispatch, entmax_loss, linear_entmax_loss, reference
+from fairseq_entmax.functional import entmax_loss, linear_entmax_loss, reference
+from tests.functional.conftest import compiled_run
 from tests.functional.problems import HALF_TYPES, random_problem, slope
 
 EPS = 0.2
@@ -98,6 +99,22 @@ def test_16_bit_scores(dtype, path):
     loss = entmax_loss(z, y, reduction="none", **options)
     assert loss.dtype == dtype
     assert_close(loss.double(), reference.entmax_loss(z, y, **options), atol=0, rtol=2**-7)
+
+
+@pytest.mark.parametrize("uniform", [True, False], ids=["uniform", "prior"])
+@pytest.mark.parametrize("alpha", [1, 1.5, 1.3])
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+def test_16_bit_gradients_are_rounded_once(dtype, alpha, uniform, path):
+    z, y = random_problem(20, 30, scale=1.0, dtype=torch.float32)
+    z = z.to(dtype).requires_grad_()
+    counts = torch.ones(30) if uniform else 1 + prior(30)
+    options = {"label_smoothing": EPS, "smoothing_probs": None if uniform else counts}
+    entmax_loss(z, y, alpha, reduction="sum", **options).backward()
+    q = (1 - EPS) * F.one_hot(y, 30) + EPS * counts / counts.sum()
+    expected = reference.entmax(z.detach(), alpha) - q
+    half_step = torch.finfo(dtype).eps / 2
+    limit = 1.001 * half_step * expected.abs() + 3e-7
+    assert bool(((z.grad.double() - expected).abs() <= limit).all())
 
 
 # ---- the fused output layer
@@ -195,7 +212,7 @@ def test_a_wrong_prior_is_refused(probs, received):
 
 
 def test_torch_and_compiled_see_the_same_prior():
-    if dispatch.compiled(torch.zeros(1, 1)) is None:
+    if not compiled_run():
         pytest.skip("the compiled kernels are not there or switched off")
     (x, weight, bias), y = layer(torch.float32)
     options = {"label_smoothing": EPS, "smoothing_probs": prior(60)}

@@ -12,19 +12,13 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
+from fairseq_entmax.kernels.choose import choose_output_layer
+from fairseq_entmax.kernels.contract import OutputLayerKernels, SparseRows
+
 from .checks import Alpha, check_linear, check_reduction, check_smoothing_probs
-from .dispatch import compiled
-from .linear_chunks import (
-    ChunkSolver,
-    Options,
-    SparseGradient,
-    linear_scores,
-    mean_weights,
-    smoothed_classes,
-    with_gradient,
-)
-from .loss import LossRows
-from .smoothing import linear_smoothing_term
+from .loss import LossRows, reduced
+from .output_chunks import ChunkSolver, SparseGradient, linear_scores, with_gradient
+from .smoothing import LinearSmoothing, Options, widened
 
 _CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU: 16 MB
 _CHUNK_SCORES_DEVICE = 1 << 26
@@ -87,12 +81,7 @@ def linear_entmax_loss(
         smoothing_probs=smoothing_probs,
         uniform=reduction != "none",
     )
-    if reduction == "none":
-        return rows.loss.to(features.dtype)
-    total = rows.loss.sum()
-    if reduction == "mean":
-        total = total / (target != ignore_index).sum().clamp(min=1)
-    return total.to(features.dtype)
+    return reduced(rows.loss, target != ignore_index, reduction).to(features.dtype)
 
 
 def linear_entmax_loss_rows(
@@ -116,19 +105,18 @@ def linear_entmax_loss_rows(
     """
     alpha = check_linear(features, weight, target, alpha, bias, ignore_index, label_smoothing)
     check_smoothing_probs(smoothing_probs, len(weight))
-    if label_smoothing and smoothing_probs is not None:
-        rows = linear_entmax_loss_rows(
-            features, weight, target, alpha, bias=bias, ignore_index=ignore_index, uniform=uniform
-        )
-        term = linear_smoothing_term(features, weight, bias, target, smoothing_probs, ignore_index)
-        return rows._replace(loss=rows.loss + label_smoothing * term)
-    options = Options(alpha, ignore_index, label_smoothing, uniform)
-    x = features.reshape(-1, features.shape[-1])
+    options = Options(alpha, ignore_index, uniform, label_smoothing, smoothing_probs)
+    x, y = features.reshape(-1, features.shape[-1]), target.reshape(-1)
     if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
         x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(x.device.type, enabled=False):  # which would round the scores
-        columns = _LinearEntmaxLoss.apply(x, weight, bias, target.reshape(-1), options)
+        columns = _LinearEntmaxLoss.apply(x, weight, bias, y, options)
     return LossRows(*(column.view(target.shape) for column in columns))
+
+
+def sparse_gradients_run(weight: Tensor) -> bool:
+    """Whether an output layer with this weight gets the sparse gradients that make it pay."""
+    return choose_output_layer(weight) is not None
 
 
 class _Gradients(NamedTuple):
@@ -142,9 +130,8 @@ class _Gradients(NamedTuple):
     def like(
         cls, x: Tensor, weight: Tensor, bias: Optional[Tensor], needs: Tuple[bool, ...]
     ) -> "_Gradients":
-        tensors = (x, weight, bias)
-        wanted = [t if n else None for t, n in zip(tensors, needs)]
-        return cls(*(None if t is None else torch.zeros_like(t) for t in wanted))
+        tensors = zip((x, weight, bias), needs)
+        return cls(*(t.new_zeros(t.shape) if t is not None and n else None for t, n in tensors))
 
     def add_dense(self, rows: slice, scores: Tensor, x: Tensor, weight: Tensor) -> None:
         """What a dense gradient of the scores of some rows contributes."""
@@ -161,8 +148,7 @@ class _LinearEntmaxLoss(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor], y: Tensor, options: Options
     ) -> Tuple[Tensor, ...]:
-        x32, w32 = _wide(x), _wide(weight)
-        b32 = None if bias is None else _wide(bias)
+        x32, w32, b32 = _wide(x, weight, bias)
         needs = ctx.needs_input_grad[:3]
         gradients = None
         results, sparse, dense = [], [], []
@@ -177,11 +163,14 @@ class _LinearEntmaxLoss(torch.autograd.Function):
             if gradient is not None:
                 gradients = gradients or _Gradients.like(x32, w32, b32, needs)
                 gradients.add_dense(rows, gradient, x32[rows], w32)
-        ctx.sparse, ctx.dense, ctx.options, ctx.gradients = sparse, dense, options, gradients
+        ctx.sparse, ctx.dense, ctx.gradients = sparse, dense, gradients
+        ctx.kernels, ctx.options = solver.kernels, options
         ctx.save_for_backward(x, weight, bias, y)
-        outputs = tuple(torch.cat(parts) for parts in zip(*results))
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        loss, *statistics = (torch.cat(parts) for parts in zip(*results))
+        if options.label_smoothing:
+            loss += LinearSmoothing.of(x32, w32, b32, y, options).term()
+        ctx.mark_non_differentiable(*statistics)
+        return (loss, *statistics)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
@@ -192,30 +181,30 @@ class _LinearEntmaxLoss(torch.autograd.Function):
                 "use entmax_loss of the scores"
             )
         x, weight, bias, y = ctx.saved_tensors
-        x32, w32 = _wide(x), _wide(weight)
-        b32 = None if bias is None else _wide(bias)
+        x32, w32, b32 = _wide(x, weight, bias)
         # what forward collected is scaled in place, so a second backward starts again
-        options, gradients, ctx.gradients = ctx.options, ctx.gradients, None
+        gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             gradients = _Gradients.like(x32, w32, b32, ctx.needs_input_grad[:3])
             for rows in ctx.dense:
                 scores = linear_scores(x32[rows], w32, b32)
-                _, gradient = with_gradient(scores, y[rows], options)
+                _, gradient = with_gradient(scores, y[rows], ctx.options)
                 gradients.add_dense(rows, gradient * grad[rows].unsqueeze(1), x32[rows], w32)
         elif ctx.dense and len(grad):
             for tensor in gradients:
                 if tensor is not None:
                     tensor *= grad[0]
         if ctx.sparse:
-            _add_sparse(gradients, ctx.sparse, grad.float().contiguous(), x32, w32, y, options)
+            _add_sparse(ctx.kernels, gradients, ctx.sparse, grad.float(), x32, w32)
+        if ctx.options.label_smoothing:
+            LinearSmoothing.of(x32, w32, b32, y, ctx.options).add_gradients(gradients, grad)
         narrow = zip(gradients, (x, weight, bias))
-        return (*(None if g is None else g.to(like.dtype) for g, like in narrow), None, None)
+        results = (None if g is None else g.to(like.dtype) for g, like in narrow)
+        return (*results, None, None)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """16-bit tensors are computed with in float32."""
-    tensor = tensor.detach()
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+def _wide(*tensors: Optional[Tensor]) -> Tuple[Any, ...]:
+    return tuple(None if t is None else widened(t.detach()) for t in tensors)
 
 
 def _chunks(x: Tensor, weight: Tensor) -> List[slice]:
@@ -224,41 +213,32 @@ def _chunks(x: Tensor, weight: Tensor) -> List[slice]:
     return [slice(i, min(i + size, len(x))) for i in range(0, max(1, len(x)), size)]
 
 
+def _joined(parts: List[SparseRows]) -> SparseRows:
+    """The rows of several matrices, one below the other."""
+    ends, before = [torch.zeros(1, dtype=torch.int64)], 0
+    for part in parts:
+        ends.append(part.start[1:] + before)
+        before += int(part.start[-1])
+    columns, values = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+    return SparseRows(torch.cat(ends), columns, values)
+
+
 def _add_sparse(
+    kernels: OutputLayerKernels,
     gradients: _Gradients,
     chunks: List[SparseGradient],
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
-    y: Tensor,
-    options: Options,
 ) -> None:
-    """The contributions of the sparse chunks: products with G, and label smoothing's rank one."""
-    kernels = compiled(x)
-    assert kernels is not None
+    """The contributions of the sparse chunks: products with G."""
     rows = torch.cat([torch.arange(c.rows.start, c.rows.stop) for c in chunks])
     scale = grad[rows].contiguous()
-    offsets = torch.tensor([0, *(int(c.start[-1]) for c in chunks)]).cumsum(0)
-    ends = [c.start[1:] + o for c, o in zip(chunks, offsets)]
-    start = torch.cat([torch.zeros(1, dtype=torch.int64), *ends])
-    g = (start, torch.cat([c.column for c in chunks]), torch.cat([c.value for c in chunks]), scale)
+    g = _joined([c.g for c in chunks if c.g is not None])
     everything = len(rows) == len(x)
-    features = x if everything else x[rows]
-    smoothing = options.label_smoothing
-    counted = scale * (y[rows] != options.ignore_index)
     if gradients.features is not None:
-        product = kernels.grad_features(*g, weight)
-        if smoothing:
-            mean_weight, _ = mean_weights(weight, None, options.ignore_index)
-            product.addr_(counted, mean_weight, alpha=-smoothing)
-        gradients.features[rows] = product
-    base, base_bias = None, 0.0
-    if smoothing:
-        share = smoothing / max(1, smoothed_classes(len(weight), options.ignore_index))
-        base, base_bias = -share * (counted @ features), -share * float(counted.sum())
+        gradients.features[rows] = kernels.grad_features(g, scale, weight)
     if gradients.weight is not None or gradients.bias is not None:
         into = torch.empty_like(weight) if gradients.weight is None else gradients.weight
-        excluded = options.ignore_index
-        kernels.grad_weight(
-            *g, features, base, base_bias, excluded, into, gradients.bias, accumulate=not everything
-        )
+        features = x if everything else x[rows]
+        kernels.grad_weight(g, scale, features, into, gradients.bias, accumulate=not everything)

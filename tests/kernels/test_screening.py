@@ -5,9 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import dispatch, linear_entmax_loss, reference, screening
-from fairseq_entmax.functional.linear import linear_entmax_loss_rows
-from fairseq_entmax.functional.screening import Screen
+from fairseq_entmax.functional import linear_entmax_loss, reference
+from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows
+from fairseq_entmax.kernels import native
+from fairseq_entmax.kernels.choose import choose
+from fairseq_entmax.kernels.native import screening
+from fairseq_entmax.kernels.native.screening import Screen
 
 N, V, D = 512, 900, 48
 HALF_STEP = 2.0**-8  # bfloat16 numbers in [1, 2) are 2^-7 apart
@@ -15,13 +18,13 @@ ALPHAS = [1.3, 1.5, 2, 3]
 
 
 @pytest.fixture(autouse=True)
-def native(monkeypatch):
-    kernels = dispatch.native
-    if kernels is None or not kernels.has_bf16():
-        pytest.skip("no compiled kernels, or a processor without bfloat16 products")
+def everywhere(monkeypatch):
+    """Small layers too, on processors too that have to emulate products of bfloat16."""
+    if choose(torch.zeros(1, 1)) is not native:
+        pytest.skip("the compiled kernels are not there or switched off")
     monkeypatch.delenv(screening.SWITCH, raising=False)
     monkeypatch.setattr(screening, "_FEWEST_SCORES", 1)
-    return kernels
+    monkeypatch.setattr(screening, "has_bf16", lambda: True)
 
 
 def random(scale=3.0, d=D):
@@ -114,8 +117,9 @@ def solved(monkeypatch):
     chunks, solve = [], Screen.solve
 
     def spy(self, *arguments):
-        chunks.append(solve(self, *arguments))
-        return chunks[-1]
+        result = solve(self, *arguments)
+        chunks.append(result is not None)
+        return result
 
     monkeypatch.setattr(Screen, "solve", spy)
     return chunks
@@ -148,7 +152,7 @@ def float64_scores(x, weight, bias):
 def test_the_margin_bounds_the_error_of_every_score(layer):
     """|z - x'.w'| <= the margin of the products + the rounding of the result."""
     x, weight, _ = layer()
-    screen = Screen(x, weight, None)
+    screen = Screen(x, weight, None, 1.5)
     rounded = (screen.rounded_x @ screen.rounded_weight.t()).double()
     error = (rounded - float64_scores(x, weight, None)).abs()
     allowed = screen.margin.double().unsqueeze(1) + rounded.abs() * 2.0**-8
@@ -159,25 +163,18 @@ def test_the_margin_bounds_the_error_of_every_score(layer):
 @pytest.mark.parametrize("d", [1, 5, 31, 33, 700])
 def test_the_margin_holds_at_any_width(layer, d):
     x, weight, _ = layer(d=d)
-    screen = Screen(x, weight, None)
+    screen = Screen(x, weight, None, 1.5)
     rounded = (screen.rounded_x @ screen.rounded_weight.t()).double()
     error = (rounded - float64_scores(x, weight, None)).abs()
     assert bool((error <= screen.margin.unsqueeze(1) + rounded.abs() * 2.0**-8).all())
 
 
-def solve(kernels, layer, alpha):
-    """What the screen keeps of every row, or None if it gives up."""
-    x, weight, bias = layer
-    solved = kernels.LossBuffers.empty(torch.zeros(N, dtype=torch.long), V)
-    screen = Screen(x, weight, bias)
-    return solved if screen.solve(slice(0, N), alpha, solved) else None
-
-
 @pytest.mark.parametrize("alpha", ALPHAS)
 @LAYER
-def test_no_column_of_the_support_is_lost(native, layer, alpha):
+def test_no_column_of_the_support_is_lost(layer, alpha):
     tensors = layer()
-    solved = solve(native, tensors, alpha)
+    screen = Screen(*tensors, alpha)
+    solved = screen.solve(slice(0, N), torch.zeros(N, dtype=torch.long), V)
     assert solved is not None
     z = float64_scores(*tensors)
     probs = reference.entmax(z[::16], alpha)
@@ -185,9 +182,9 @@ def test_no_column_of_the_support_is_lost(native, layer, alpha):
     x, weight, _ = tensors
     noise = 2.0**-22 * float(x.norm(dim=1).max() * weight.norm(dim=1).max())
     for row, expected in zip(range(0, N, 16), probs):
-        kept = solved.index[row, : solved.count[row]].long()
+        kept = solved.columns[row, : solved.n_kept[row]].long()
         found = torch.zeros(V, dtype=torch.float64)
-        found[kept] = solved.value[row, : len(kept)].double()
+        found[kept] = solved.values[row, : len(kept)].double()
         assert_close(found, expected, atol=2e-6 + 4 * noise ** min(1, 1 / (alpha - 1)), rtol=0)
 
 
@@ -202,17 +199,16 @@ def test_too_dense_a_support_falls_back_and_is_right(monkeypatch, solved, alpha)
     assert all(map(torch.equal, gradients, expected))
 
 
-def test_after_a_dense_chunk_it_no_longer_tries(native):
+def test_after_a_dense_chunk_it_no_longer_tries():
     x, weight = 1e-3 * torch.randn(N, D), torch.randn(V, D)
     x[N // 2 :] *= 3e4
-    screen = Screen(x, weight, None)
+    screen = Screen(x, weight, None, 1.5)
     y = torch.zeros(N // 2, dtype=torch.long)
     halves = [slice(0, N // 2), slice(N // 2, N)]
-    buffers = native.LossBuffers.empty(y, V // 7)
-    assert screen.solve(halves[1], 1.5, buffers)
-    assert not screen.solve(halves[0], 1.5, buffers)
+    assert screen.solve(halves[1], y, V // 7) is not None
+    assert screen.solve(halves[0], y, V // 7) is None
     assert not screen.pays
-    assert not screen.solve(halves[1], 1.5, buffers)
+    assert screen.solve(halves[1], y, V // 7) is None
 
 
 @pytest.mark.parametrize("what", [float("nan"), float("inf"), 3e38])
@@ -228,15 +224,18 @@ def test_what_cannot_be_bounded_is_left_to_float32(monkeypatch, solved, what):
 
 def test_small_layers_other_types_and_the_switch_have_no_screen(monkeypatch):
     x, weight, bias = random()
-    assert Screen.for_layer(x, weight, bias) is not None
-    assert Screen.for_layer(x[:511], weight, bias) is None
-    assert Screen.for_layer(x.double(), weight.double(), bias) is None
+    assert native.screen(x, weight, bias, 1.5) is not None
+    assert native.screen(x[:511], weight, bias, 1.5) is None
+    assert native.screen(x.double(), weight.double(), bias, 1.5) is None
     monkeypatch.setattr(screening, "_FEWEST_SCORES", N * V + 1)
-    assert Screen.for_layer(x, weight, bias) is None
+    assert native.screen(x, weight, bias, 1.5) is None
     monkeypatch.setattr(screening, "_FEWEST_SCORES", N * V)
-    assert Screen.for_layer(x, weight, bias) is not None
+    assert native.screen(x, weight, bias, 1.5) is not None
+    monkeypatch.setattr(screening, "has_bf16", lambda: False)
+    assert native.screen(x, weight, bias, 1.5) is None
+    monkeypatch.setattr(screening, "has_bf16", lambda: True)
     monkeypatch.setenv(screening.SWITCH, "off")
-    assert Screen.for_layer(x, weight, bias) is None
+    assert native.screen(x, weight, bias, 1.5) is None
 
 
 def test_16_bit_layers_are_screened_too(solved):

@@ -23,15 +23,15 @@ _BOUND_STEPS = 6
 _BOUND_SLACK = 4e-7  # the bound is computed in float32
 
 
-def _norm_step(x: Tensor, tau: Tensor, alpha: float, q: Optional[Tensor]) -> Tensor:
-    """One Newton step on the q-norm, alpha <= 2; q is needed unless alpha is 1.5 or 2."""
+def _norm_step(x: Tensor, tau: Tensor, closed: Optional[float], q: Optional[Tensor]) -> Tensor:
+    """One Newton step on the q-norm, alpha <= 2; q is needed where there is no closed form."""
     d = (x - tau).clamp_(min=0)
-    if alpha == 1.5:
+    if closed is not None and closed == 1.5:
         # vector_norm adds up in one float32 accumulator: off by 1e-3 at a million entries
         total = d.sum(-1, keepdim=True)
         norm = d.square_().sum(-1, keepdim=True).sqrt()
         return (norm - 1) * norm / total
-    if alpha == 2.0:
+    if closed is not None:
         return (d.sum(-1, keepdim=True) - 1) / (d > 0).sum(-1, keepdim=True).to(d.dtype)
     assert q is not None
     slope = d.pow(q - 1)  # q >= 1, so d = 0 gives 0 unless q = 1, where the product below is 0
@@ -44,7 +44,7 @@ def _norm_step(x: Tensor, tau: Tensor, alpha: float, q: Optional[Tensor]) -> Ten
 def _newton(
     x: Tensor,
     tau: Tensor,
-    alpha: float,
+    closed: Optional[float],
     q: Optional[Tensor],
     relative_step: float = 1e-6,
     max_steps: int = 60,
@@ -54,12 +54,12 @@ def _newton(
     Convergence is quadratic: the step after one that changes p by 1e-6 is exact.
     """
     for _ in range(max_steps):
-        step = _norm_step(x, tau, alpha, q)
+        step = _norm_step(x, tau, closed, q)
         tau = tau + step
         change = step if q is None else step * q  # the change of log p
         if not bool((change > -relative_step * tau).any()):  # a NaN row never keeps it going
             break
-    return tau + _norm_step(x, tau, alpha, q)
+    return tau + _norm_step(x, tau, closed, q)
 
 
 def _bracket(x: Tensor, q: Tensor, max_steps: int = 160) -> Tensor:
@@ -87,45 +87,45 @@ def _bracket(x: Tensor, q: Tensor, max_steps: int = 160) -> Tensor:
     return low
 
 
-def solve_threshold(x: Tensor, alpha: float, q: Optional[Tensor] = None) -> Tensor:
+def solve_threshold(x: Tensor, closed: Optional[float], q: Optional[Tensor]) -> Tensor:
     """tau of every row of x = (alpha - 1)(z - max z), shape (..., V) -> (..., 1).
 
-    alpha is 1.5 or 2 (closed forms), or 0 for "read the exponents q = 1/(alpha - 1) > 0, shape
-    broadcastable to (..., 1)". x may hold -inf; a row of nothing else gives NaN.
+    Without a closed form the exponents q = 1/(alpha - 1) > 0 are read, shape broadcastable to
+    (..., 1). x may hold -inf; a row of nothing else gives NaN.
     """
     if q is not None and bool((q < 1).any()):
         return _bracket(x, q)
-    return _newton(x, -torch.ones_like(x[..., :1]), alpha, q)
+    return _newton(x, -torch.ones_like(x[..., :1]), closed, q)
 
 
-def probs_from_threshold(x: Tensor, tau: Tensor, alpha: float, q: Optional[Tensor]) -> Tensor:
+def probs_from_threshold(
+    x: Tensor, tau: Tensor, closed: Optional[float], q: Optional[Tensor]
+) -> Tensor:
     """[x - tau]_+^q, renormalised unless the closed form already sums to one."""
     d = (x - tau).clamp_(min=0)
-    if alpha == 1.5:
-        return d.square_()
-    if alpha == 2.0:
-        return d
+    if closed is not None:
+        return d.square_() if closed == 1.5 else d
     assert q is not None
     p = d.pow_(q)
     return p / p.sum(-1, keepdim=True)
 
 
-def _lower_bound(maxima: Tensor, alpha: float, q: Optional[Tensor]) -> Tensor:
+def _lower_bound(maxima: Tensor, closed: Optional[float], q: Optional[Tensor]) -> Tensor:
     """A tau that no row's true tau lies below, from the scaled maxima of its groups."""
     tau = -torch.ones_like(maxima[..., :1])
     if q is not None and bool((q < 1).any()):
         # d^q >= d on [0, 1] for q <= 1: the sparsemax bound holds there too
         if bool((q <= 1).all()):
-            alpha, q = 2.0, None
+            closed, q = 2.0, None
         else:
             q = q.clamp(min=1)
     for _ in range(_BOUND_STEPS):
-        tau = tau + _norm_step(maxima, tau, alpha, q)
+        tau = tau + _norm_step(maxima, tau, closed, q)
     return tau - _BOUND_SLACK
 
 
 def select_candidates(
-    z: Tensor, scale: Tensor, alpha: float, q: Optional[Tensor]
+    z: Tensor, scale: Tensor, closed: Optional[float], q: Optional[Tensor]
 ) -> Tuple[Tensor, Optional[Tensor]]:
     """Row maxima (N, 1) and columns (N, C) that hold every row's support; None means all columns.
 
@@ -143,7 +143,7 @@ def select_candidates(
         largest = torch.maximum(largest, z[:, main:].amax(1, keepdim=True))
     scaled = ((maxima.double() - largest.double()) * scale).float()
     exponent = q if q is None else q.float()
-    inside = scaled > _lower_bound(scaled, alpha, exponent)
+    inside = scaled > _lower_bound(scaled, closed, exponent)
     width = int(inside.sum(1).max())
     if width * GROUP * 4 > n_columns or not bool(largest.isfinite().all()):
         return largest, None

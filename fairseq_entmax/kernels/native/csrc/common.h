@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ENTMAX_ABI 3 /* raised with every change of arguments; ABI of library.py */
+#define NO_MEMORY (-1) /* what a kernel returns then; else 0, or what it counts */
 #define GROUP 64 /* entries whose maximum certifies that none of them is in the support */
 
 typedef float v16 __attribute__((vector_size(64), aligned(4)));
@@ -63,7 +65,7 @@ static inline uint16_t float_to_f16(float f) {
     return sign | (uint16_t)((x.u + 0xfff + ((x.u >> 13) & 1)) >> 13);
 }
 
-static inline const float *load_row(const void *base, long offset, long n, int type, float *buffer) {
+static inline const float *load_row(const void *base, long offset, long n, long type, float *buffer) {
     if (type == F32) return (const float *)base + offset;
     const uint16_t *row = (const uint16_t *)base + offset;
     if (type == BF16)
@@ -73,7 +75,7 @@ static inline const float *load_row(const void *base, long offset, long n, int t
     return buffer;
 }
 
-static inline void store_row(void *base, long offset, long n, int type, const float *row) {
+static inline void store_row(void *base, long offset, long n, long type, const float *row) {
     if (type == F32) {
         if ((float *)base + offset != row) memcpy((float *)base + offset, row, n * sizeof(float));
         return;

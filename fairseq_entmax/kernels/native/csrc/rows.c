@@ -14,12 +14,12 @@ void run(void (*body)(void *), void *data, long threads) {
 typedef struct {
     work_t work;
     long columns, stride;
-    int type;
+    long type;
     const double *alpha;
     long alpha_step; /* 0: one alpha for all rows, 1: one each */
 } rows_t;
 
-static rows_t rows_new(long rows, long columns, long stride, int type, const double *alpha,
+static rows_t rows_new(long rows, long columns, long stride, long type, const double *alpha,
                        long alpha_step) {
     long block = 65536 / (columns + 1) + 1;
     rows_t r = {{0, rows, block}, columns, stride, type, alpha, alpha_step};
@@ -30,7 +30,7 @@ typedef struct {
     rows_t rows;
     const void *z;
     void *p;
-    int logarithm;
+    long logarithm;
     atomic_int failed;
 } forward_t;
 
@@ -78,12 +78,12 @@ static void forward_body(void *data) {
     scratch_free(&s);
 }
 
-/* p (rows, columns) = entmax of z, or its logarithm; returns 0, or 1 when memory is short. */
-int entmax_forward(const void *z, long rows, long columns, long stride, int type,
-                   const double *alpha, long alpha_step, void *p, int logarithm, long threads) {
+/* p (rows, columns) = entmax of z, or its logarithm. */
+int entmax_forward(const void *z, long rows, long columns, long stride, long type,
+                   const double *alpha, long alpha_step, void *p, long logarithm, long threads) {
     forward_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, p, logarithm, 0};
     run(forward_body, &job, threads);
-    return job.failed;
+    return job.failed ? NO_MEMORY : 0;
 }
 
 typedef struct {
@@ -199,11 +199,11 @@ static void backward_body(void *data) {
 }
 
 /* dz (rows, columns) from the probabilities and their gradient. */
-int entmax_backward(const void *p, const void *grad, long rows, long columns, int type,
+int entmax_backward(const void *p, const void *grad, long rows, long columns, long type,
                     const double *alpha, long alpha_step, void *out, long threads) {
     backward_t job = {rows_new(rows, columns, columns, type, alpha, alpha_step), p, grad, out, 0};
     run(backward_body, &job, threads);
-    return job.failed;
+    return job.failed ? NO_MEMORY : 0;
 }
 
 typedef struct {
@@ -240,12 +240,12 @@ static void loss_body(void *data) {
 }
 
 /* The unsmoothed loss of every row and its probabilities, compressed. */
-int entmax_loss_forward(const void *z, long rows, long columns, long stride, int type,
+int entmax_loss_forward(const void *z, long rows, long columns, long stride, long type,
                         const double *alpha, long alpha_step, const loss_t *out, long threads) {
     loss_job_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, *out, 0};
     job.rows.work.block = 8;
     run(loss_body, &job, threads);
-    return job.failed;
+    return job.failed ? NO_MEMORY : 0;
 }
 
 typedef struct {
@@ -308,14 +308,19 @@ static void dense_body(void *data) {
 }
 
 /* The dense gradient grad (p - e_y) of every row. */
-int entmax_loss_backward(const void *z, long rows, long columns, long stride, int type,
+int entmax_loss_backward(const void *z, long rows, long columns, long stride, long type,
                          const double *alpha, long alpha_step, const loss_t *in,
                          const float *grad, void *out, long threads) {
     dense_job_t job = {rows_new(rows, columns, stride, type, alpha, alpha_step), z, *in, grad, out,
                        0};
     run(dense_body, &job, threads);
-    return job.failed;
+    return job.failed ? NO_MEMORY : 0;
 }
+
+/* What a library must be built from to be called by this package's Python. */
+int entmax_abi(void) { return ENTMAX_ABI; }
+
+int entmax_loss_size(void) { return (int)sizeof(loss_t); }
 
 /* The best of the builds that this processor runs: 2 AVX-512, 1 AVX2, 0 any. */
 int entmax_best_build(void) {

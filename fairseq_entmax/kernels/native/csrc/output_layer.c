@@ -60,71 +60,60 @@ static void features_body(void *data) {
 }
 
 /* out (rows, d) = diag(scale) G W, with G (rows, V) sparse. */
-void entmax_grad_features(const int64_t *start, const int32_t *index, const float *value,
-                          const float *scale, long rows, const float *weight, long d, float *out,
-                          long threads) {
+int entmax_grad_features(const int64_t *start, const int32_t *index, const float *value,
+                         const float *scale, long rows, const float *weight, long d, float *out,
+                         long threads) {
     product_t job = {{0, rows, 16}, {start, index, value}, scale, weight, d, out};
     run(features_body, &job, threads);
+    return 0;
 }
 
 typedef struct {
     work_t work;
     sparse_t g; /* by columns */
-    const float *features, *base;
-    float base_bias;
-    long d, excluded;
-    int accumulate;
+    const float *features;
+    long d;
     float *weight, *bias;
-    float *buffers; /* d for each thread */
-    long slots;
-    atomic_long next_slot;
+    float *sums; /* to accumulate: d numbers for each thread, else NULL */
+    atomic_long running;
 } columns_t;
 
-static void weight_row(const columns_t *job, long column, float *buffer) {
+static void weight_row(const columns_t *job, long column, float *sums) {
     const int64_t at = job->g.start[column], n = job->g.start[column + 1] - at;
     const long d = job->d;
-    float *out = job->weight + column * d;
-    const float *base = column == job->excluded ? NULL : job->base;
-    float sum = base ? job->base_bias : 0;
+    float *out = job->weight + column * d, sum = 0;
     for (long i = 0; i < n; i++) sum += job->g.value[at + i];
-    if (job->bias) job->bias[column] = job->accumulate ? job->bias[column] + sum : sum;
-    if (n == 0 && base == NULL) {
-        if (!job->accumulate) memset(out, 0, d * sizeof(float));
+    if (job->bias) job->bias[column] = sums ? job->bias[column] + sum : sum;
+    if (n == 0) {
+        if (!sums) memset(out, 0, d * sizeof(float));
         return;
     }
-    float *target = job->accumulate ? buffer : out;
-    if (n == 0) memset(target, 0, d * sizeof(float));
-    else
-        sparse_times_dense(job->g.index + at, job->g.value + at, n, job->features, d, 1, target);
-    if (base)
-        for (long t = 0; t < d; t++) target[t] += base[t];
-    if (job->accumulate)
-        for (long t = 0; t < d; t++) out[t] += buffer[t];
+    sparse_times_dense(job->g.index + at, job->g.value + at, n, job->features, d, 1,
+                       sums ? sums : out);
+    if (sums)
+        for (long t = 0; t < d; t++) out[t] += sums[t];
 }
 
 static void weight_body(void *data) {
     columns_t *job = data;
     long begin, end;
-    const long slot = atomic_fetch_add(&job->next_slot, 1);
-    if (slot >= job->slots) return; /* the others take what is left */
-    float *buffer = job->buffers + slot * job->d;
+    float *sums = job->sums ? job->sums + job->d * atomic_fetch_add(&job->running, 1) : NULL;
     while (take(&job->work, &begin, &end))
-        for (long column = begin; column < end; column++) weight_row(job, column, buffer);
+        for (long column = begin; column < end; column++) weight_row(job, column, sums);
 }
 
-/* weight (V, d) = G^T diag(scale) X (+ base on every row but `excluded`) and bias (V,) likewise;
- * added to what is there with `accumulate`. Sorting by column first makes the sums deterministic
- * and the threads independent. Returns 1 when memory is short. */
+/* weight (V, d) = G^T diag(scale) X and bias (V,) = G^T scale, or added with `accumulate`. Sorting
+ * by column first makes the sums deterministic and the threads independent. All memory is asked
+ * for here, since a thread could not report that its own is missing. */
 int entmax_grad_weight(const int64_t *start, const int32_t *index, const float *value,
                        const float *scale, long rows, long columns, const float *features, long d,
-                       const float *base, float base_bias, long excluded, int accumulate,
-                       float *weight, float *bias, long threads) {
+                       long accumulate, float *weight, float *bias, long threads) {
     const int64_t total = start[rows];
     int64_t *first = calloc(columns + 2, sizeof(int64_t));
     int32_t *row = malloc((total + 1) * sizeof(int32_t));
     float *scaled = malloc((total + 1) * sizeof(float));
-    float *buffers = malloc(d * threads * sizeof(float));
-    const int failed = !first || !row || !scaled || !buffers;
+    float *sums = accumulate ? malloc((d * threads + 1) * sizeof(float)) : NULL;
+    const int failed = !first || !row || !scaled || (accumulate && !sums);
     if (!failed) {
         int64_t *place = first + 1;
         for (int64_t i = 0; i < total; i++) place[index[i] + 1]++;
@@ -136,21 +125,18 @@ int entmax_grad_weight(const int64_t *start, const int32_t *index, const float *
                 scaled[at] = value[i] * scale[r];
             }
         /* every place has moved to the start of the next column */
-        columns_t job = {{0, columns, 64}, {first, row, scaled}, features, base, base_bias, d,
-                         excluded, accumulate, weight, bias, buffers, threads, 0};
+        columns_t job = {{0, columns, 64}, {first, row, scaled}, features, d, weight, bias, sums, 0};
         run(weight_body, &job, threads);
     }
     free(first);
     free(row);
     free(scaled);
-    free(buffers);
-    return failed;
+    free(sums);
+    return failed ? NO_MEMORY : 0;
 }
 
-/* Pack the fixed-capacity rows of the loss into `index`, `value` from start[row] on, with
- * `gold` taken off the target's entry. */
-void entmax_pack(const loss_t *in, long rows, float gold, const int64_t *start, int32_t *index,
-                 float *value) {
+/* Pack p - e_y of the fixed-capacity rows of the loss into `index`, `value` from start[row] on. */
+int entmax_pack(const loss_t *in, long rows, const int64_t *start, int32_t *index, float *value) {
     for (long r = 0; r < rows; r++) {
         int64_t at = start[r];
         const int64_t y = in->target[r];
@@ -160,15 +146,16 @@ void entmax_pack(const loss_t *in, long rows, float gold, const int64_t *start, 
             index[at] = in->index[r * in->capacity + i];
             value[at] = in->value[r * in->capacity + i];
             if (index[at] == y) {
-                value[at] -= gold;
+                value[at] -= 1;
                 found = 1;
             }
         }
         if (!found) {
             index[at] = (int32_t)y;
-            value[at] = -gold;
+            value[at] = -1;
         }
     }
+    return 0;
 }
 
 /* bfloat16 copy of a matrix, and per row the norms of what was rounded and of the rounding. */
@@ -202,10 +189,11 @@ static void round_body(void *data) {
         }
 }
 
-void entmax_round_bf16(const float *from, long rows, long d, uint16_t *to, float *norm,
-                       float *error, long threads) {
+int entmax_round_bf16(const float *from, long rows, long d, uint16_t *to, float *norm,
+                      float *error, long threads) {
     round_t job = {{0, rows, 64}, from, d, to, norm, error};
     run(round_body, &job, threads);
+    return 0;
 }
 
 typedef struct {
@@ -285,12 +273,11 @@ static void screen_body(void *data) {
 }
 
 /* The loss of rows whose scores are known in bfloat16 only: every column that the margin cannot
- * exclude is computed again in float32. Returns how many rows had too many (they are not done),
- * or -1 when memory is short. */
-long entmax_screen(const uint16_t *z, long rows, long columns, const float *margin,
-                   const float *features, const float *weight, const float *bias, long d,
-                   double alpha, const loss_t *out, long threads) {
+ * exclude is computed again in float32. Returns how many rows had too many (they are not done). */
+int entmax_screen(const uint16_t *z, long rows, long columns, const float *margin,
+                  const float *features, const float *weight, const float *bias, long d,
+                  double alpha, const loss_t *out, long threads) {
     screen_t job = {{0, rows, 8}, z, margin, features, weight, bias, columns, d, alpha, *out, 0, 0};
     run(screen_body, &job, threads);
-    return job.failed ? -1 : job.overflowed;
+    return job.failed ? NO_MEMORY : (int)job.overflowed;
 }

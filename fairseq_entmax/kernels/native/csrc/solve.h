@@ -1,4 +1,4 @@
-/* The threshold tau of one row; the same algorithms as functional/solver.py. */
+/* The threshold tau of one row; the same algorithms as plain/solver.py. */
 #ifndef FAIRSEQ_ENTMAX_SOLVE_H
 #define FAIRSEQ_ENTMAX_SOLVE_H
 

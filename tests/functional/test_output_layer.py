@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairseq_entmax.functional import dispatch, entmax_loss, linear, linear_entmax_loss
-from fairseq_entmax.functional.linear import linear_entmax_loss_rows
+from fairseq_entmax.functional import entmax_loss, linear_entmax_loss, output_layer
 from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows
 from tests.functional.problems import HALF_TYPES
 
 V, D, N = 60, 7, 23
@@ -19,32 +19,26 @@ REDUCTIONS = ["none", "sum", "mean"]
 KINDS = pytest.mark.parametrize("kind", list(SCALES))
 
 
-@pytest.fixture(params=["compiled", "torch"], autouse=True)
-def path(request, monkeypatch):
-    if request.param == "torch":
-        monkeypatch.setattr(dispatch, "native", None)
-    elif dispatch.compiled(torch.zeros(1, 1)) is None:
-        pytest.skip("no compiled kernels here")
-    return request.param
+pytestmark = pytest.mark.usefixtures("path")
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of four rows of V classes; the last has three."""
-    monkeypatch.setattr(linear, "_CHUNK_SCORES", 4 * V + 1)
+    monkeypatch.setattr(output_layer, "_CHUNK_SCORES", 4 * V + 1)
 
 
 @pytest.fixture
 def solved(monkeypatch):
     """Records, for every chunk, whether it took the sparse path."""
-    chunks, solve = [], linear.ChunkSolver.solve
+    chunks, solve = [], output_layer.ChunkSolver.solve
 
     def spy(solver, rows):
         result = solve(solver, rows)
         chunks.append(result[1] is not None)
         return result
 
-    monkeypatch.setattr(linear.ChunkSolver, "solve", spy)
+    monkeypatch.setattr(output_layer.ChunkSolver, "solve", spy)
     return chunks
 
 
@@ -146,6 +140,19 @@ def test_without_a_bias(small_chunks, kind):
     assert_equal_to_unfused(x, weight, None, target, 1.5, label_smoothing=0.1)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@KINDS
+def test_memory_layout_does_not_matter(small_chunks, kind, reduction):
+    """Features, weight and bias stored across, as those of a transposed or sliced matrix are."""
+    x, weight, bias, target = layer(kind)
+    across = (x.detach().t().contiguous().t(), weight.detach().t().contiguous().t())
+    strided = torch.stack([bias.detach(), bias.detach()], 1)[:, 0]
+    tensors = [t.requires_grad_() for t in (*across, strided)]
+    upstream = torch.randn(N) if reduction == "none" else None
+    options = {"label_smoothing": 0.1, "reduction": reduction}
+    assert_equal_to_unfused(*tensors, target, 1.5, upstream, **options)
+
+
 @KINDS
 def test_without_gradients(small_chunks, solved, kind):
     x, weight, bias, target = layer(kind)
@@ -157,7 +164,9 @@ def test_without_gradients(small_chunks, solved, kind):
 
 def test_no_gradient_is_computed_without_grad_mode(small_chunks, monkeypatch):
     x, weight, bias, target = layer("dense")
-    monkeypatch.setattr(linear._Gradients, "add_dense", lambda *_: pytest.fail("not asked for"))
+    monkeypatch.setattr(
+        output_layer._Gradients, "add_dense", lambda *_: pytest.fail("not asked for")
+    )
     with torch.no_grad():
         linear_entmax_loss(x, weight, target, bias=bias)
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import reference
-from fairseq_entmax.functional.log_probs import log_entmax
+from fairseq_entmax.functional import log_entmax, reference
 from tests.kernels.builds import rows_of_every_kind
 
 

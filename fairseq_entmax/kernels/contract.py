@@ -1,0 +1,115 @@
+"""What a back end offers to ``functional``: a package whose functions have these signatures.
+
+Rows z (N, V) stand with their exponents ``alpha``, float64 of shape (N, 1) or (1, 1), and with
+``closed``: 1.5 or 2 where all of alpha has that value, else None. Results have the type of z and
+lie on its device. A row is *dead* when all its scores are -inf (its probabilities are zeros) and
+*broken* when it holds a NaN or +inf (its probabilities are NaN, as softmax's would be).
+"""
+
+from typing import NamedTuple, Optional, Protocol
+
+import torch
+from torch import Tensor
+
+NEAR_ONE = 1e-8  # softmax is off by (alpha - 1) log(p)^2 / 2: float32 precision here
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """False for fake, batched and other tensors without memory that a kernel could read."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+class SolvedRows(NamedTuple):
+    """The loss of N rows, and what its gradient needs to write their probabilities again."""
+
+    target: Tensor  # int64; -1: the row does not count
+    n_kept: Tensor  # int32; nonzero probabilities kept, or -1: more than the capacity
+    columns: Tensor  # int32, (N, capacity)
+    values: Tensor  # (N, capacity)
+    loss: Tensor  # 0 where the row does not count or is dead
+    support_size: Tensor
+    target_probs: Tensor
+    correct: Tensor  # bool; the target's score is the largest
+    tau: Tensor  # float64; +inf: dead or does not count, NaN: broken
+    largest: Tensor  # the maximum of the row
+
+
+class RowKernels(Protocol):
+    """The mapping, its logarithm and its loss on rows of scores."""
+
+    def takes(self, z: Tensor) -> bool:
+        """Whether this back end computes with such a tensor."""
+
+    def entmax(self, z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+        """Probabilities (N, V)."""
+
+    def entmax_backward(
+        self, probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]
+    ) -> Tensor:
+        """The gradient of the scores from that of the probabilities."""
+
+    def log_entmax(self, z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+        """The logarithm of the probabilities, -inf where they are zero."""
+
+    def solve_loss(
+        self, z: Tensor, target: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
+    ) -> SolvedRows:
+        """p.z + H(p) - z_y of every row; supports of up to ``capacity`` entries are kept."""
+
+    def loss_backward(
+        self,
+        z: Tensor,
+        alpha: Tensor,
+        closed: Optional[float],
+        solved: SolvedRows,
+        grad: Tensor,
+    ) -> Tensor:
+        """The dense gradient grad (p - e_y) of the scores; grad is (N,), that of the losses."""
+
+
+class SparseRows(NamedTuple):
+    """A sparse matrix, compressed by rows: row i has the entries start[i] to start[i + 1]."""
+
+    start: Tensor  # int64
+    column: Tensor  # int32
+    value: Tensor
+
+
+class Screen(Protocol):
+    """Finds the supports of an output layer's rows without its float32 scores."""
+
+    def solve(self, rows: slice, target: Tensor, capacity: int) -> Optional[SolvedRows]:
+        """What ``solve_loss`` gives, or None where the scores are needed for it."""
+
+
+class OutputLayerKernels(RowKernels, Protocol):
+    """A back end that also multiplies with sparse gradients G = p - e_y of the scores."""
+
+    def screen(
+        self, x: Tensor, weight: Tensor, bias: Optional[Tensor], alpha: float
+    ) -> Optional[Screen]:
+        """A screen for W x + b if the machine and the size of the layer make it pay."""
+
+    def pack(self, solved: SolvedRows) -> SparseRows:
+        """p - e_y of rows of which every support was kept."""
+
+    def grad_features(self, g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
+        """diag(scale) G W, (N, d)."""
+
+    def grad_weight(
+        self,
+        g: SparseRows,
+        scale: Tensor,
+        features: Tensor,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        *,
+        accumulate: bool,
+    ) -> None:
+        """weight (V, d) = G^T diag(scale) X and bias = G^T scale, or added with accumulate."""

@@ -1,0 +1,108 @@
+"""The row kernels of csrc/rows.c and short.c: the mapping, the loss, and their gradients."""
+
+import ctypes
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from ..contract import NEAR_ONE, SolvedRows, has_storage
+from .library import LossFields, call, library, pointer, threads
+
+_TYPES: Dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_SHORT_ROW = 512
+
+
+def takes(z: Tensor) -> bool:
+    return z.device.type == "cpu" and z.dtype in _TYPES and has_storage(z) and library() is not None
+
+
+def _rows(z: Tensor) -> Tuple[Any, ...]:
+    """z (N, V), its shape, and the distance of its rows, which have unit stride."""
+    return (pointer(z), z.shape[0], z.shape[1], z.stride(0))
+
+
+def _unit_stride(z: Tensor) -> Tensor:
+    return z if z.stride(1) == 1 or z.shape[1] == 1 else z.contiguous()
+
+
+def _exponents(alpha: Tensor) -> Tuple[Tensor, int]:
+    """The exponents, none of them 1, and the distance between those of two rows."""
+    alpha = alpha.clamp(min=1 + NEAR_ONE).contiguous()
+    return alpha, int(alpha.shape[0] > 1)
+
+
+def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    z = _unit_stride(z)
+    if closed is None or z.shape[1] > _SHORT_ROW or z.dtype != torch.float32:
+        return _forward(z, alpha, logarithm=False)
+    probs = torch.empty_like(z, memory_format=torch.contiguous_format)
+    call("entmax_short_forward", *_rows(z), closed == 1.5, pointer(probs), threads(z.numel()))
+    return probs
+
+
+def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    return _forward(_unit_stride(z), alpha, logarithm=True)
+
+
+def _forward(z: Tensor, alpha: Tensor, logarithm: bool) -> Tensor:
+    alpha, step = _exponents(alpha)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
+    exponents = (_TYPES[z.dtype], pointer(alpha), step)
+    call("entmax_forward", *_rows(z), *exponents, pointer(out), logarithm, threads(z.numel()))
+    return out
+
+
+def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    probs, grad = probs.contiguous(), grad.to(probs.dtype).contiguous()
+    alpha, step = _exponents(alpha)
+    out = torch.empty_like(probs)
+    shape = (probs.shape[0], probs.shape[1], _TYPES[probs.dtype])
+    exponents = (pointer(alpha), step)
+    pointers = (pointer(probs), pointer(grad))
+    call("entmax_backward", *pointers, *shape, *exponents, pointer(out), threads(out.numel()))
+    return out
+
+
+def empty_rows(target: Tensor, capacity: int) -> SolvedRows:
+    """What the loss kernels write for every row."""
+    n = len(target)
+    return SolvedRows(
+        target=target.contiguous(),
+        n_kept=torch.empty(n, dtype=torch.int32),
+        columns=torch.empty(n, capacity, dtype=torch.int32),
+        values=torch.empty(n, capacity),
+        loss=torch.empty(n, dtype=torch.float64),
+        support_size=torch.empty(n, dtype=torch.int32),
+        target_probs=torch.empty(n),
+        correct=torch.empty(n, dtype=torch.bool),
+        tau=torch.empty(n, dtype=torch.float64),
+        largest=torch.empty(n),
+    )
+
+
+def fields(solved: SolvedRows) -> Any:
+    pointers = {name: tensor.data_ptr() for name, tensor in solved._asdict().items()}
+    return ctypes.byref(LossFields(capacity=solved.columns.shape[1], **pointers))
+
+
+def solve_loss(
+    z: Tensor, target: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
+) -> SolvedRows:
+    z, solved = _unit_stride(z), empty_rows(target, capacity)
+    alpha, step = _exponents(alpha)
+    exponents = (_TYPES[z.dtype], pointer(alpha), step)
+    call("entmax_loss_forward", *_rows(z), *exponents, fields(solved), threads(z.numel()))
+    return solved
+
+
+def loss_backward(
+    z: Tensor, alpha: Tensor, closed: Optional[float], solved: SolvedRows, grad: Tensor
+) -> Tensor:
+    z, grad = _unit_stride(z), grad.float().contiguous()
+    alpha, step = _exponents(alpha)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
+    exponents = (_TYPES[z.dtype], pointer(alpha), step)
+    results = (fields(solved), pointer(grad), pointer(out))
+    call("entmax_loss_backward", *_rows(z), *exponents, *results, threads(z.numel()))
+    return out

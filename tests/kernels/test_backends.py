@@ -1,0 +1,204 @@
+"""Every back end, through its contract, against the reference on every kind of row."""
+
+import math
+from functools import lru_cache
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fairseq_entmax.functional import reference
+from fairseq_entmax.kernels import native, plain
+from fairseq_entmax.kernels.native import library
+from tests.kernels.builds import BROKEN, assert_rows_close, rows_of_every_kind, target_of, use
+
+LENGTHS = [1, 2, 15, 16, 17, 64, 257, 512, 513, 1000, 10007]
+ALPHAS = [1.5, 2, 1.2, 3]
+ROW_ALPHAS = (1.5, 2, 1.2, 3, 1.01, 1.5, 2.5, 2)
+# half the distance between neighbours, relative to a value and (float16) near zero
+ROUNDING = {
+    torch.float64: (0, 0),
+    torch.float32: (0, 0),
+    torch.bfloat16: (2.0**-8, 1e-30),
+    torch.float16: (2.0**-11, 2.0**-25),
+}
+CASES = [(a, n, torch.float32) for a in ALPHAS for n in (1, 16, 64, 257, 512, 1000)]
+CASES += [(a, n, torch.float32) for a in (1.5, 2) for n in (2, 15, 17, 513)]  # lanes of 16 rows
+CASES += [("per-row", n, torch.float32) for n in LENGTHS]
+OTHER_TYPES = [t for t in ROUNDING if t != torch.float32]
+CASES += [("per-row", n, dtype) for n in (1, 17, 257, 1000) for dtype in OTHER_TYPES]
+CASES += [(a, n, torch.float64) for a in (1.5, 2) for n in (17, 1000)]
+CASE = pytest.mark.parametrize("alpha, n, dtype", CASES, ids=str)
+CAPACITIES = pytest.mark.parametrize("capacity", [3, 512])
+
+
+@pytest.fixture(params=["plain", *library.BUILDS])
+def kernels(request, monkeypatch):
+    if request.param == "plain":
+        yield plain
+        return
+    use(request.param, monkeypatch)
+    yield native
+    library.library.cache_clear()
+
+
+def rows(kernels, n, dtype):
+    z = rows_of_every_kind(n, dtype)
+    if not kernels.takes(z):
+        pytest.skip(f"{kernels.__name__} takes no {dtype}")
+    return z
+
+
+def exponents(alpha):
+    """alpha and closed as the contract wants them."""
+    if alpha == "per-row":
+        return torch.tensor(ROW_ALPHAS, dtype=torch.float64).unsqueeze(1), None
+    tensor = torch.full((1, 1), alpha, dtype=torch.float64)
+    return tensor, float(alpha) if alpha in (1.5, 2) else None
+
+
+def alphas_of(alpha):
+    return ROW_ALPHAS if alpha == "per-row" else (alpha,) * len(ROW_ALPHAS)
+
+
+@lru_cache(maxsize=None)
+def expected_probs(n, alpha, dtype):
+    z = rows_of_every_kind(n, dtype)
+    return torch.stack([reference.entmax(row, a) for row, a in zip(z, alphas_of(alpha))])
+
+
+@lru_cache(maxsize=None)
+def expected_loss(n, alpha, dtype):
+    z = rows_of_every_kind(n, dtype)
+    each = zip(z[:-1], target_of(z), alphas_of(alpha))
+    loss = [reference.entmax_loss(row, y, a) for row, y, a in each]
+    return torch.stack([*loss, torch.zeros((), dtype=torch.float64)])  # the last is all masked
+
+
+def tolerance(alpha, expected, dtype):
+    """For each row: the kernels' error, in units of the row's peak, and the type's rounding."""
+    peak = expected.abs().amax(1)
+    relative, absolute = ROUNDING[dtype]
+    own = 1e-9 if dtype == torch.float64 else 5e-7 if alpha in (1.5, 2) else 2e-6
+    return (own + relative) * peak + absolute
+
+
+@CASE
+def test_entmax(kernels, alpha, n, dtype):
+    z = rows(kernels, n, dtype)
+    probs = kernels.entmax(z, *exponents(alpha))
+    expected = expected_probs(n, alpha, dtype)
+    assert probs.dtype == dtype and probs.shape == z.shape
+    assert_rows_close(probs, expected, tolerance(alpha, expected, dtype))
+    assert bool((probs[-1] == 0).all())
+    assert bool((probs[z == -math.inf] == 0).all())
+
+
+@CASE
+def test_entmax_backward(kernels, alpha, n, dtype):
+    z = rows(kernels, n, dtype)
+    probs, grad = kernels.entmax(z, *exponents(alpha)), (torch.randn(z.shape) + 1).to(dtype)
+    result = kernels.entmax_backward(probs, grad, *exponents(alpha))
+    expected = torch.zeros(z.shape, dtype=torch.float64)
+    for row, a in enumerate(alphas_of(alpha)[:-1]):
+        inside = probs[row] > 0  # the Jacobian is zero outside of the support
+        jacobian = reference.entmax_jacobian(probs[row, inside], a)
+        expected[row, inside] = jacobian @ grad[row, inside].double()
+    # the terms of which the result is the difference
+    limit = tolerance(alpha, expected, dtype) + 5e-7 * grad.double().abs().amax(1)
+    assert result.dtype == dtype
+    assert_rows_close(result, expected, limit)
+    assert bool((result[-1] == 0).all())
+
+
+@CASE
+def test_log_entmax(kernels, alpha, n, dtype):
+    z = rows(kernels, n, dtype)
+    log_probs = kernels.log_entmax(z, *exponents(alpha))
+    assert log_probs.dtype == dtype
+    probs, expected = log_probs.double().exp(), expected_probs(n, alpha, dtype)
+    # p is rounded once more, and its logarithm like any number of its size
+    relative, absolute = ROUNDING[dtype]
+    half_step = max(relative, 2.0**-24) * (1 + log_probs.double().clamp(min=-200).abs())
+    limit = tolerance(alpha, expected, dtype).unsqueeze(1) + half_step * probs + absolute
+    assert bool(((probs - expected).abs() <= limit).all())
+
+
+@CAPACITIES
+@CASE
+def test_solve_loss(kernels, alpha, n, dtype, capacity):
+    z = rows(kernels, n, dtype)
+    y = target_of(z)
+    solved = kernels.solve_loss(z, y, *exponents(alpha), capacity)
+    expected, probs = expected_loss(n, alpha, dtype), expected_probs(n, alpha, dtype)
+    # a loss near 0 is a difference of terms of the size of 1
+    assert_close(solved.loss.double(), expected, atol=1e-6, rtol=5e-7)
+    at_target = probs.gather(1, y.unsqueeze(1)).squeeze(1)
+    assert_close(solved.target_probs.double(), at_target, atol=2e-6, rtol=0)
+    correct = z.gather(1, y.unsqueeze(1)).squeeze(1) >= z.amax(1)
+    assert solved.correct.tolist() == [*correct[:-1].tolist(), False]
+    # equal, but for probabilities that rounding may take for zero
+    most, least = (probs > 0).sum(1), (probs > 1e-5 * probs.amax(1, keepdim=True)).sum(1)
+    sizes = solved.support_size
+    assert bool(((sizes >= least) & (sizes <= most + (most > 1))).all())
+    assert torch.equal(solved.n_kept, torch.where(sizes <= capacity, sizes, -1).int())
+    kept = torch.zeros_like(probs)
+    for row, n_kept in enumerate(solved.n_kept):
+        kept[row, solved.columns[row, : max(0, n_kept)].long()] = 1
+    values = kept.clone()
+    values[kept == 1] = torch.cat(
+        [
+            solved.values[row, :k][solved.columns[row, :k].argsort()].double()
+            for row, k in enumerate(solved.n_kept.clamp(min=0))
+        ]
+    )
+    assert_rows_close(values, probs * kept, tolerance(alpha, probs, torch.float32))
+
+
+@CAPACITIES
+@CASE
+def test_loss_backward(kernels, alpha, n, dtype, capacity):
+    z = rows(kernels, n, dtype)
+    y, grad = target_of(z), torch.arange(8) / 4 - 0.9
+    solved = kernels.solve_loss(z, y, *exponents(alpha), capacity)
+    result = kernels.loss_backward(z, *exponents(alpha), solved, grad)
+    expected = expected_probs(n, alpha, dtype).clone()
+    expected[torch.arange(7), y[:7]] -= 1
+    expected *= grad.double().unsqueeze(1)
+    assert result.dtype == dtype
+    assert_rows_close(result, expected, tolerance(alpha, expected, dtype) + 1e-9)
+
+
+@CAPACITIES
+@pytest.mark.parametrize("n", [17, 300, 1000])
+@pytest.mark.parametrize("what", list(BROKEN))
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_broken_and_ignored_rows(kernels, alpha, what, n, capacity):
+    z = rows(kernels, n, torch.float32)
+    y = target_of(z)
+    z[[1, 5, 6], -1] = BROKEN[what]
+    y[[4, 5]] = -1
+    probs = kernels.entmax(z, *exponents(alpha))
+    assert probs.isnan().any(1).tolist() == [row in (1, 5, 6) for row in range(8)]
+    assert probs[[1, 5, 6]].isnan().all()
+    solved = kernels.solve_loss(z, y, *exponents(alpha), capacity)
+    assert solved.loss.isnan().tolist() == [row in (1, 6) for row in range(8)]
+    nothing = torch.tensor([4, 5, 7])
+    for column in (solved.loss, solved.support_size, solved.target_probs, solved.correct):
+        assert not column[nothing].any()
+    assert solved.tau[nothing].tolist() == [math.inf] * 3
+    result = kernels.loss_backward(z, *exponents(alpha), solved, torch.ones(8))
+    assert result[[1, 6]].isnan().all()
+    assert not result[nothing].any()
+    assert result[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 16, 33])
+def test_any_number_of_rows(kernels, n_rows):
+    z, y = torch.randn(n_rows, 40), torch.zeros(n_rows, dtype=torch.long)
+    if not kernels.takes(z):
+        pytest.skip("not here")
+    solved = kernels.solve_loss(z, y, *exponents(1.5), 8)
+    assert_close(solved.loss.double(), reference.entmax_loss(z, y), atol=1e-6, rtol=1e-6)
+    result = kernels.loss_backward(z, *exponents(1.5), solved, torch.ones(n_rows))
+    assert result.shape == (n_rows, 40)
