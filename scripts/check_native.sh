@@ -29,6 +29,7 @@ fi
 # Python and torch do not free all they allocate, so leaks are not looked for
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$copy
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
-    "$python" -m pytest -q -s -p no:cacheprovider tests/kernels/test_native.py \
+    "$python" -m pytest -q -s -p no:cacheprovider \
+    tests/kernels/test_native.py tests/kernels/test_backends.py \
     tests/functional/test_output_layer.py tests/kernels/test_screening.py \
-    tests/functional/test_log_entmax.py "$@"
+    tests/functional/test_log_entmax.py tests/functional/test_large_alpha.py "$@"

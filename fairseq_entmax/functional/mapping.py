@@ -9,7 +9,11 @@ from torch import Tensor
 from fairseq_entmax.kernels import plain
 from fairseq_entmax.kernels.choose import choose
 from fairseq_entmax.kernels.contract import NEAR_ONE
-from fairseq_entmax.kernels.plain.solver import probs_from_threshold, solve_threshold
+from fairseq_entmax.kernels.plain.solver import (
+    probs_from_edge,
+    probs_from_threshold,
+    solve_threshold,
+)
 
 from .checks import Alpha, check_alpha, check_dim, check_scores
 
@@ -172,13 +176,18 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
         return torch.softmax(scores.masked_fill(dead, 0.0), -1).masked_fill(dead, 0.0)
     closed: Optional[float] = None
     q: Optional[Tensor] = None
+    exponent = torch.full([1], alpha, dtype=torch.float64, device=scores.device)
     if alpha == 1.5 or alpha == 2.0:
         closed = alpha
     else:
-        q = torch.full([1], 1 / (alpha - 1), dtype=torch.float64, device=scores.device)
+        q = 1 / (exponent - 1)
     largest = scores.amax(-1, keepdim=True)
-    x = (scores.double() - largest.double()) * (alpha - 1)
-    probs = probs_from_threshold(x, solve_threshold(x, closed, q), closed, q)
+    if alpha > 2:
+        probs = probs_from_edge(scores.double(), exponent)
+        probs = probs.masked_fill(~largest.isfinite(), math.nan)
+    else:
+        x = (scores.double() - largest.double()) * (alpha - 1)
+        probs = probs_from_threshold(x, solve_threshold(x, closed, q), closed, q)
     return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
 
 
@@ -214,8 +223,12 @@ def _alpha_derivative(probs: Tensor, alpha: Tensor) -> Tensor:
     gap = (alpha - 1).clamp(min=NEAR_ONE)
     support = p > 0
     log_p = torch.where(support, p, torch.ones_like(p)).log()
-    growth = torch.expm1(-gap * log_p)  # p^(1 - alpha) - 1
+    log_growth = -gap * log_p
+    largest = log_growth.detach().amax(1, keepdim=True)
+    far = largest > 30  # where p^(1 - alpha) may overflow, it is taken relative to the largest
+    near_growth = torch.expm1(log_growth.clamp(max=30))  # p^(1 - alpha) - 1
+    growth = torch.where(far, (log_growth - largest).exp(), near_growth)
     mean_growth = (p * growth).sum(1, keepdim=True)
-    p_minus_s = p * (mean_growth - growth) / (1 + mean_growth)
+    p_minus_s = p * (mean_growth - growth) / (mean_growth + ~far)
     entropy = (p * log_p).sum(1, keepdim=True)
     return p_minus_s / gap**2 - (p * log_p - (p - p_minus_s) * entropy) / gap

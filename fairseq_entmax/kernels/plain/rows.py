@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows
-from .solver import probs_from_threshold, select_candidates, solve_threshold
+from .solver import probs_from_edge, probs_from_threshold, select_candidates, solve_threshold
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 21}  # a few MB of temporaries stay in the cache
 _CHUNK_ELEMENTS_DEVICE = 1 << 26
@@ -46,27 +46,34 @@ def _solve(z: Tensor, alpha: Tensor, closed: Optional[float]) -> _Chunk:
     scale = (alpha - 1).clamp(min=NEAR_ONE)
     q = None if closed else 1 / scale
     largest, columns = select_candidates(z, scale, closed, q)
-    shifted = _shifted(z if columns is None else z.gather(1, columns), largest, columns, closed)
-    tau = solve_threshold(shifted * scale.to(shifted.dtype), closed, q)
-    return _Chunk(_probs(shifted, largest, tau, alpha, closed), columns, largest, tau)
-
-
-def _shifted(
-    z: Tensor, largest: Tensor, columns: Optional[Tensor], closed: Optional[float]
-) -> Tensor:
-    """z - max z; where a closed form needs every column, float32 is exact and half the memory."""
+    candidates = z if columns is None else z.gather(1, columns)
+    # where a closed form needs every column, float32 is exact enough and half the memory
     narrow = closed and columns is None and z.dtype != torch.float64
-    dtype = torch.float32 if narrow else torch.float64
+    shifted = _shifted(candidates, largest, torch.float32 if narrow else torch.float64)
+    at_most_two = q if q is None else q.clamp(min=1)
+    tau = solve_threshold(shifted * scale.to(shifted.dtype), closed, at_most_two)
+    p = _probs(candidates, shifted, largest, tau, alpha, closed)
+    return _Chunk(p, columns, largest, tau)
+
+
+def _shifted(z: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
     return z.to(dtype) - largest.to(dtype)
 
 
 def _probs(
-    shifted: Tensor, largest: Tensor, tau: Tensor, alpha: Tensor, closed: Optional[float]
+    z: Tensor,
+    shifted: Tensor,
+    largest: Tensor,
+    tau: Tensor,
+    alpha: Tensor,
+    closed: Optional[float],
 ) -> Tensor:
-    """The probabilities with this threshold, also of dead and broken rows."""
+    """The probabilities with this threshold (up to alpha = 2), also of dead and broken rows."""
     scale = (alpha - 1).clamp(min=NEAR_ONE)
     x = shifted * scale.to(shifted.dtype)
     p = probs_from_threshold(x, tau.to(x.dtype), closed, None if closed else 1 / scale)
+    if not closed and bool((alpha > 2).any()):
+        p = torch.where(alpha > 2, probs_from_edge(z.double(), alpha.clamp(min=2)), p)
     if not closed and bool((alpha - 1 < NEAR_ONE).any()):
         p = torch.where(alpha - 1 < NEAR_ONE, torch.softmax(shifted, 1), p)
     if not bool(largest.isfinite().all()):
@@ -113,6 +120,8 @@ def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional
     dtype = torch.promote_types(probs.dtype, torch.float32) if closed else torch.float64
     s = _slopes(probs.to(dtype), alpha, closed)
     grad = grad.to(dtype)
+    if not closed:  # the gradient of the largest slope would cancel against the mean
+        grad = grad - grad.gather(1, s.detach().argmax(1, keepdim=True))
     # sum s >= sum p = 1 on every row but the masked ones, where s = 0
     mean = (s * grad).sum(1, keepdim=True) / s.sum(1, keepdim=True).clamp(min=0.5)
     return (s * (grad - mean)).to(probs.dtype)
@@ -202,7 +211,8 @@ def loss_backward(
     for part, a in row_chunks(len(again), z.shape[1], again_alpha):
         rows = again[part]
         largest, tau = solved.largest[rows].unsqueeze(1), solved.tau[rows].unsqueeze(1)
-        p = _probs(_shifted(z[rows], largest, None, closed), largest, tau, a, closed)
+        shifted = _shifted(z[rows], largest, grad.dtype if closed else torch.float64)
+        p = _probs(z[rows], shifted, largest, tau, a, closed)
         out[rows] = (p * grad[rows].unsqueeze(1)).to(out.dtype)
     gold = grad.masked_fill(solved.tau == math.inf, 0.0).unsqueeze(1)
     return out.scatter_add_(1, solved.target.clamp(min=0).unsqueeze(1), -gold).to(z.dtype)

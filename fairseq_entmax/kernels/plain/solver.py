@@ -6,7 +6,8 @@ no module constants):
 
 * alpha <= 2: g(tau) = ||[x - tau]_+||_q - 1 is convex and falls, so Newton from the left never
   overshoots; on uniform rows g is linear and one step suffices.
-* alpha > 2: g has infinite slopes where the support changes, so Newton lives in a bracket.
+* alpha > 2: g has infinite slopes where the support changes, and tau is no number to compute
+  with; the probability of the support's smallest entry is (``probs_from_edge``).
 * long rows: the maxima of disjoint groups of entries are a subset of the row, and the tau of a
   subset never exceeds the tau of the whole. Groups whose maximum lies below that bound hold
   nothing of the support and are left out.
@@ -62,39 +63,54 @@ def _newton(
     return tau + _norm_step(x, tau, closed, q)
 
 
-def _bracket(x: Tensor, q: Tensor, max_steps: int = 160) -> Tensor:
-    """Newton inside a bracket, for rows that may have alpha > 2; every other step halves it."""
-    low = -torch.ones_like(x[..., :1])
-    # the largest entry has at least 1 / n of the mass
-    high = torch.zeros_like(low) - torch.full_like(q, float(x.shape[-1])).pow(-1 / q)
-    tau = low
-    for i in range(max_steps):
-        d = (x - tau).clamp_(min=0)
-        total = d.pow(q).sum(-1, keepdim=True)
-        low = torch.where(total >= 1, tau, low)
-        high = torch.where(total < 1, tau, high)
-        # a span of many magnitudes is halved on the log scale
-        middle = torch.where(low < 4 * high, -(low * high).sqrt(), (low + high) / 2)
-        if i % 2 == 0:
-            slope = torch.where(d > 0, d.pow(q - 1), torch.zeros_like(d)).sum(-1, keepdim=True)
-            norm = total.pow(1 / q)
-            newton = tau + (norm - 1) / norm * total / slope
-            middle = torch.where((newton > low) & (newton < high), newton, middle)
-        # rows are done when no float lies between the ends
-        if not bool(((middle > low) & (middle < high)).any()):
+def _edge(z: Tensor, alpha: Tensor) -> Tensor:
+    """The smallest score in the support of every row: the last below which less than 1 lies."""
+    z = z.sort(-1, descending=True).values
+    inside = torch.zeros_like(z[..., :1], dtype=torch.long)
+    outside = inside + z.shape[-1]
+    while bool((outside - inside > 1).any()):
+        middle = (inside + outside) // 2
+        above = ((z - z.gather(-1, middle)) * (alpha - 1)).clamp_(min=0)
+        enough = ~(above.pow(1 / (alpha - 1)).sum(-1, keepdim=True) < 1)  # also if NaN: masked
+        outside = torch.where(enough, middle, outside)
+        inside = torch.where(enough, inside, middle)
+    return z.gather(-1, inside)
+
+
+def _norm(u: Tensor, r: Tensor, alpha: Tensor) -> Tensor:
+    """(u^(alpha - 1) + r^(alpha - 1))^(1 / (alpha - 1)) without overflow or underflow."""
+    larger, smaller = torch.maximum(u, r), torch.minimum(u, r)
+    return larger * ((smaller / larger).pow(alpha - 1).log1p() / (alpha - 1)).exp()
+
+
+def probs_from_edge(z: Tensor, alpha: Tensor) -> Tensor:
+    """entmax of float64 scores for alpha > 2, where one ulp of tau is large after its root.
+
+    With e the smallest score in the support, r its probability and u_j the root
+    ((alpha - 1)(z_j - e))^(1 / (alpha - 1)), every p_j is the (alpha - 1)-norm of (u_j, r). Their
+    sum is convex in r with slopes between 1 and the size of the support: Newton from the right.
+    """
+    edge = _edge(z, alpha)
+    u = ((z - edge) * (alpha - 1)).clamp(min=0).pow(1 / (alpha - 1))
+    support = z >= edge
+    r = 1 / (u == 0).logical_and(support).sum(-1, keepdim=True).to(z.dtype)
+    p = u
+    for _ in range(100):
+        p = _norm(u, r, alpha) * support
+        slopes = torch.where(support, (r / p).pow(alpha - 2), p)
+        step = (p.sum(-1, keepdim=True) - 1) / slopes.sum(-1, keepdim=True)
+        r = (r - step).clamp(min=1e-300)
+        if not bool((step > 1e-15 * r).any()):
             break
-        tau = middle
-    return low
+    return p / p.sum(-1, keepdim=True)
 
 
 def solve_threshold(x: Tensor, closed: Optional[float], q: Optional[Tensor]) -> Tensor:
     """tau of every row of x = (alpha - 1)(z - max z), shape (..., V) -> (..., 1).
 
-    Without a closed form the exponents q = 1/(alpha - 1) > 0 are read, shape broadcastable to
+    Without a closed form the exponents q = 1/(alpha - 1) >= 1 are read, shape broadcastable to
     (..., 1). x may hold -inf; a row of nothing else gives NaN.
     """
-    if q is not None and bool((q < 1).any()):
-        return _bracket(x, q)
     return _newton(x, -torch.ones_like(x[..., :1]), closed, q)
 
 

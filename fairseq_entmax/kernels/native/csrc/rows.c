@@ -114,11 +114,12 @@ static void jacobian_closed(const float *p, const float *grad, long n, double al
     for (long i = 0; i < n; i++) out[i] = slopes[i] * (grad[i] - mean);
 }
 
-/* The same for any alpha, in double: above 2, s spans many magnitudes. */
+/* The same for any alpha, in double: above 2, s spans many magnitudes. Gradients are taken relative
+ * to that of the largest slope, which would cancel against the mean. */
 static void jacobian_general(const float *p, const float *grad, long n, double alpha,
                              double *slopes, float *out) {
-    double total = 0, dot = 0;
-#pragma omp simd reduction(+ : total, dot)
+    double total = 0, dot = 0, largest = 0, shift = 0;
+#pragma omp simd reduction(+ : total)
     for (long i = 0; i < n; i++) {
         double v = p[i], inside = v > 0 ? v : 1, zero = v == v ? 0 : v;
         double s = power_of(inside, 2 - alpha);
@@ -126,10 +127,13 @@ static void jacobian_general(const float *p, const float *grad, long n, double a
         s = v > 0 ? s : zero;
         slopes[i] = s;
         total += s;
-        dot += s * (double)grad[i];
     }
+    for (long i = 0; i < n; i++)
+        if (slopes[i] > largest) largest = slopes[i], shift = grad[i];
+#pragma omp simd reduction(+ : dot)
+    for (long i = 0; i < n; i++) dot += slopes[i] * (grad[i] - shift);
     double mean = total > 0 || total != total ? dot / total : 0;
-    for (long i = 0; i < n; i++) out[i] = (float)(slopes[i] * (grad[i] - mean));
+    for (long i = 0; i < n; i++) out[i] = (float)(slopes[i] * (grad[i] - shift - mean));
 }
 
 static void jacobian_product(const float *p, const float *grad, long n, double alpha,
@@ -257,22 +261,24 @@ typedef struct {
     atomic_int failed;
 } dense_job_t;
 
-/* p of one row again, from its threshold. */
+/* p of one row again, up to alpha = 2 from its threshold. */
 static void probs_again(const float *z, long n, double alpha, float largest, double tau,
-                        double *wide, float *out) {
+                        scratch_t *s, float *out) {
+    if (tau != tau) { /* broken */
+        for (long i = 0; i < n; i++) out[i] = NAN;
+        return;
+    }
     if (alpha == 1.5 || alpha == 2) {
         float scale = (float)(alpha - 1), t = (float)tau;
         for (long i = 0; i < n; i++) {
             float d = (z[i] - largest) * scale - t;
-            d = d > 0 ? d : (d != d ? d : 0);
+            d = d > 0 ? d : 0;
             out[i] = alpha == 1.5 ? d * d : d;
         }
         return;
     }
-    for (long i = 0; i < n; i++) wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
-    double sum = write_general(wide, n, tau, 1 / (alpha - 1));
-    sum = sum > 0 ? sum : 1;
-    for (long i = 0; i < n; i++) out[i] = (float)(wide[i] / sum);
+    double sum = write_general(z, n, largest, tau, alpha, s);
+    for (long i = 0; i < n; i++) out[i] = (float)(s->wide[i] / sum);
 }
 
 static void dense_body(void *data) {
@@ -298,7 +304,7 @@ static void dense_body(void *data) {
             } else {
                 const float *z = load_row(job->z, row * job->rows.stride, n, job->rows.type, s.row);
                 probs_again(z, n, job->rows.alpha[row * job->rows.alpha_step],
-                            job->in.largest[row], job->in.tau[row], s.wide, out);
+                            job->in.largest[row], job->in.tau[row], &s, out);
                 for (long i = 0; i < n; i++) out[i] *= grad;
             }
             if (y >= 0 && job->in.tau[row] < INFINITY) out[y] -= grad;

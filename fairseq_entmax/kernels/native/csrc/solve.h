@@ -118,22 +118,74 @@ static inline double newton_general(const double *x, long n, double tau, double 
     return tau;
 }
 
-/* alpha > 2: the slope is infinite where the support changes, so Newton lives in a bracket. */
-static inline double bracket_general(const double *x, long n, double q) {
-    double low = -1, high = -pow((double)n, -1 / q), tau = low, total, slope;
-    for (int k = 0; k < 160; k++) {
-        powers(x, n, tau, q, &total, &slope);
-        if (total >= 1) low = tau;
-        else high = tau;
-        double middle = low < 4 * high ? -sqrt(low * high) : (low + high) / 2;
-        if (k % 2 == 0) {
-            double norm = pow(total, 1 / q), next = tau + (norm - 1) / norm * total / slope;
-            if (next > low && next < high) middle = next;
+static int descending(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+/* How many of the n sorted scores are in the support: at the last of them less than 1 lies above. */
+static inline long support_by_sorting(const double *z, long n, double gap) {
+    long inside = 0, outside = n;
+    while (outside - inside > 1) {
+        const long middle = (inside + outside) / 2;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (long i = 0; i < middle; i++) {
+            double d = (z[i] - z[middle]) * gap, w = power_of(d > 0 ? d : 1, 1 / gap);
+            sum += d > 0 ? w : 0;
         }
-        if (!(middle > low && middle < high)) break;
-        tau = middle;
+        if (sum < 1) inside = middle;
+        else outside = middle;
     }
-    return low;
+    return inside + 1;
+}
+
+/* (u^gap + r^gap)^(1/gap) without overflow or underflow; r > 0. */
+static inline double norm_of(double u, double r, double gap) {
+    double larger = u > r ? u : r, smaller = u > r ? r : u;
+    double share = power_of(smaller > 0 ? smaller / larger : 1, gap);
+    return larger * power_of(1 + (smaller > 0 ? share : 0), 1 / gap);
+}
+
+/* (gap (z - edge))^(1/gap), 0 at the edge. */
+static inline double root_above(double z, double edge, double gap) {
+    double d = (z - edge) * gap, u = power_of(d > 0 ? d : 1, 1 / gap);
+    return d > 0 ? u : 0;
+}
+
+/* The n scores z of alpha > 2 to probabilities, in place; returns their sum. The same as
+ * probs_from_edge of plain/solver.py; `sorted` is scratch. */
+static inline double write_from_edge(double *z, long n, double alpha, double *sorted) {
+    const double gap = alpha - 1;
+    memcpy(sorted, z, n * sizeof(double));
+    qsort(sorted, n, sizeof(double), descending);
+    const long support = support_by_sorting(sorted, n, gap);
+    const double edge = sorted[support - 1];
+    long ties = 0;
+    for (long i = 0; i < support; i++) {
+        ties += sorted[i] == edge;
+        sorted[i] = root_above(sorted[i], edge, gap);
+    }
+    double r = 1. / (double)ties, sum = 0;
+    for (int k = 0; k < 100; k++) { /* convex: from the right it never overshoots */
+        double total = 0, slope = 0;
+#pragma omp simd reduction(+ : total, slope)
+        for (long i = 0; i < support; i++) {
+            double p = norm_of(sorted[i], r, gap);
+            total += p;
+            slope += power_of(r / p, gap - 1);
+        }
+        const double step = (total - 1) / slope;
+        r = r - step > 1e-300 ? r - step : 1e-300;
+        if (!(step > 1e-15 * r)) break;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) {
+        double p = norm_of(root_above(z[i], edge, gap), r, gap);
+        z[i] = z[i] >= edge ? p : 0;
+        sum += z[i];
+    }
+    return sum;
 }
 
 static inline void write15(const float *x, long n, float tau, float *p) {
@@ -151,21 +203,24 @@ static inline void write2(const float *x, long n, float tau, float *p) {
     }
 }
 
-/* x -> [x - tau]_+^q in place (a NaN stays one); returns their sum. */
-static inline double write_general(double *x, long n, double tau, double q) {
-    double sum = 0;
+/* The scores z to s->wide = [(alpha - 1)(z - max) - tau]_+^q; returns their sum. z may be s->x. */
+static inline double write_general(const float *z, long n, float largest, double tau, double alpha,
+                                   scratch_t *s) {
+    double sum = 0, q = 1 / (alpha - 1);
+    for (long i = 0; i < n; i++) s->wide[i] = z[i];
+    if (alpha > 2) return write_from_edge(s->wide, n, alpha, (double *)s->x); /* x, p in one */
 #pragma omp simd reduction(+ : sum)
     for (long i = 0; i < n; i++) {
-        double d = x[i] - tau, inside = d > 0 ? d : 1;
-        double w = power_of(inside, q), zero = d == d ? 0 : d;
-        w = d > 0 ? w : zero;
-        x[i] = w;
-        sum += w;
+        double d = (s->wide[i] - (double)largest) * (alpha - 1) - tau, inside = d > 0 ? d : 1;
+        double w = power_of(inside, q);
+        s->wide[i] = d > 0 ? w : 0;
+        sum += s->wide[i];
     }
     return sum;
 }
 
-/* Solve the n candidates z (scores) into s->p. `bound` lies below tau; z may be s->x. */
+/* Solve the n candidates z (scores) into s->p. `bound` lies below tau; z may be s->x. Returns tau,
+ * which is nothing to compute with above alpha = 2. */
 static inline double solve_candidates(const float *z, long n, float largest, double alpha,
                                       double bound, scratch_t *s) {
     if (alpha == 1.5 || alpha == 2.0) {
@@ -176,10 +231,12 @@ static inline double solve_candidates(const float *z, long n, float largest, dou
         else write2(s->x, n, (float)tau, s->p);
         return tau;
     }
-    double q = 1 / (alpha - 1), sum;
-    for (long i = 0; i < n; i++) s->wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
-    double tau = q < 1 ? bracket_general(s->wide, n, q) : newton_general(s->wide, n, bound, q);
-    sum = write_general(s->wide, n, tau, q);
+    double tau = -1;
+    if (alpha <= 2) {
+        for (long i = 0; i < n; i++) s->wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
+        tau = newton_general(s->wide, n, bound, 1 / (alpha - 1));
+    }
+    double sum = write_general(z, n, largest, tau, alpha, s);
     for (long i = 0; i < n; i++) s->p[i] = (float)(s->wide[i] / sum);
     return tau;
 }
