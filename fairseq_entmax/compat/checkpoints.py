@@ -118,7 +118,7 @@ def _reason(path: str, error: Exception) -> str:
             "torch >= 1.6, and could run foreign code. Nothing was executed."
             f"{newest_whole_beside(path)}"
         )
-    detail = text.splitlines()[0] if text else "the file ends too early"
+    detail = re.split(r"\.\s|\n", text)[0] if text else "the file ends too early"
     return (
         f"cannot read the checkpoint {path}, it is damaged or incomplete "
         f"({type(error).__name__}: {detail[:100]}).{newest_whole_beside(path)}"

@@ -46,12 +46,21 @@ def apply() -> None:
     for name, mend, needed in REPAIRS:
         if name in left_out:
             outcome = "switched off"
-        elif needed():
+        elif _has_fault(name, needed):
             mend()
             outcome = "applied"
         else:
             outcome = "not needed"
         logger.debug("%s: %s", name, outcome)
+
+
+def _has_fault(name: str, needed: Callable[[], bool]) -> bool:
+    """A fairseq in which the fault cannot be looked for is taken to have it."""
+    try:
+        return needed()
+    except Exception as error:
+        logger.debug("%s: %s: %s", name, type(error).__name__, error)
+        return True
 
 
 def _left_out() -> List[str]:

@@ -47,7 +47,8 @@ def count_in_semisupervised_training() -> None:
     """Let ``--task semisupervised_translation`` make its first update.
 
     Fault: the statistics of an update are added up in an empty dictionary: ``KeyError: 'loss'``.
-    Versions: every fairseq. Test: tests/compat/test_tasks.py::test_semisupervised_*.
+    Versions: every fairseq. Test: tests/compat/test_tasks.py::test_semisupervised_*,
+    tests/cli/test_back_translation.py::test_semisupervised_*.
     """
 
     def train_step(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from fairseq_entmax import compat
+from fairseq_entmax.compat import repairs
 from fairseq_entmax.compat.repairs import SWITCH
 
 REPO = Path(__file__).resolve().parents[2]
@@ -59,6 +60,19 @@ def test_every_file_of_the_folder_is_imported():
     folder = Path(compat.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "repairs", "wrapping"}
     assert files == {repair.apply.__module__.rpartition(".")[2] for repair in compat.REPAIRS}
+
+
+def test_a_fault_that_cannot_be_looked_for_is_mended(monkeypatch, caplog):
+    def unknown():
+        raise AttributeError("no such class in this fairseq")
+
+    mended = []
+    one = repairs.Repair("one", lambda: mended.append("one"), unknown)
+    monkeypatch.setattr(repairs, "REPAIRS", [one])
+    with caplog.at_level(logging.DEBUG, logger=repairs.logger.name):
+        repairs.apply()
+    assert mended == ["one"]
+    assert "one: AttributeError: no such class" in caplog.text and "one: applied" in caplog.text
 
 
 def imported(switch, level="DEBUG"):
