@@ -55,11 +55,10 @@ OWN = {
         "args.max_source_positions = args.max_target_positions = 50\n"
         "model = build_model(args, TableTask(dictionary('abcdefgh'))).eval()\n"
     ),
-    "by the function": "model.encoder.num_attention_layers = 2\nmodel.eval()\n",
 }
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=OWN)
+@pytest.mark.parametrize("number", [1], ids=OWN)
 def test_own_model_decodes_sparsely(number):
     """The examples of docs/own-models.md, built and asked for probabilities."""
     code = (

@@ -1,11 +1,11 @@
 """The faults of fairseq that every user of this package would meet, mended in one place.
 
 Each repair names the fault, the versions that have it and the test that fails without it. They are
-applied when the package is imported, those that are needed; ``FAIRSEQ_ENTMAX_COMPAT=off``, or a
-list of their names, switches them off.
+applied when the package is imported, those whose fault is there; ``FAIRSEQ_ENTMAX_COMPAT=off``, or
+a list of their names, switches them off; ``LOGLEVEL=DEBUG`` says what became of each.
 """
 
-from . import batches, checkpoints, configs, decoding, names, precision
+from . import batches, checkpoints, configs, copies, decoding, names, precision, shards, tasks
 from .repairs import REPAIRS, apply
 
 __all__ = [
@@ -14,7 +14,10 @@ __all__ = [
     "batches",
     "checkpoints",
     "configs",
+    "copies",
     "decoding",
     "names",
     "precision",
+    "shards",
+    "tasks",
 ]

@@ -1,27 +1,45 @@
-"""Loading and keeping checkpoints: what fairseq wrote is read, nothing else, and none is torn."""
+"""Checkpoints are read, and nothing in them is run."""
 
 import argparse
-import contextlib
+import fractions
+import functools
+import io
 import logging
-import os
+import pickle
 import re
-import zipfile
-from pathlib import Path
-from typing import Any, List
+from typing import Any, Callable, List
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
 
-from .repairs import MARK, repair, wrap
+from .copies import newest_whole_beside
+from .repairs import repair
+from .wrapping import shadow, words_of, wrap
 
 logger = logging.getLogger(__name__)
 
-_PROTECTED = hasattr(torch.serialization, "add_safe_globals")  # torch >= 2.4
-_TORN = ("zip archive", "unexpected EOF", "wrong byte size", "central directory", "corrupted")
+CAN_CHECK = hasattr(torch.serialization, "add_safe_globals")  # torch >= 2.4
 
 
-@repair(lambda: _PROTECTED)
+def _saved(value: Any) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def _cannot_load_namespaces() -> bool:
+    if not CAN_CHECK:
+        return False
+    try:
+        torch.load(_saved([argparse.Namespace(), np.float64(1)]), weights_only=True)
+    except pickle.UnpicklingError:
+        return True
+    return False
+
+
+@repair(_cannot_load_namespaces)
 def allow_fairseq_checkpoints() -> None:
     """Let torch load what fairseq itself writes into a checkpoint, and nothing else.
 
@@ -29,129 +47,108 @@ def allow_fairseq_checkpoints() -> None:
     scalars with ``--eval-bleu``): generate, validate and resuming all fail.
     Versions: every fairseq. Test: tests/compat/test_repairs.py::test_checkpoint_*.
     """
-    multiarray = getattr(np, "_core", None) or np.core
-    functions = [multiarray.multiarray._reconstruct, multiarray.multiarray.scalar]
+    multiarray = (getattr(np, "_core", None) or np.core).multiarray
     dtypes = [type(np.dtype(kind)) for kind in (np.int64, np.float64, np.float32)]
-    allowed: List[Any] = [argparse.Namespace, np.ndarray, np.dtype, *functions, *dtypes]
+    allowed: List[Any] = [argparse.Namespace, np.ndarray, np.dtype, *dtypes]
+    for function in (multiarray._reconstruct, multiarray.scalar):
+        # numpy 1 and 2 write different module names
+        allowed += [_named(function, f"numpy.{p}.multiarray") for p in ("core", "_core")]
     torch.serialization.add_safe_globals(allowed)
-    # numpy 1 and 2 write different module names; torch < 2.6 takes no names
-    named: List[Any] = [
-        (function, f"numpy.{package}.multiarray.{function.__name__}")
-        for function in functions
-        for package in ("core", "_core")
-    ]
-    with contextlib.suppress(TypeError, ValueError):
-        torch.serialization.add_safe_globals(named)
 
 
-class _SafeTorch:
-    """``torch`` whose ``load`` reads data and runs no code."""
+def _named(function: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """The function under another module's name, by which torch's list of the allowed knows it."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
+    @functools.wraps(function)
+    def renamed(*args: Any) -> Any:
+        return function(*args)
 
-    @staticmethod
-    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return torch.load(file, *args, **{**kwargs, "weights_only": True})
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # of every kind, where the file is no checkpoint
-            raise ValueError(_refusal(str(getattr(file, "name", file)), error)) from None
+    renamed.__module__, renamed.__qualname__ = module, function.__name__
+    return renamed
 
 
-@repair(lambda: _PROTECTED)
+def _runs_or_advises_to() -> bool:
+    load = checkpoint_utils.torch.load
+    try:
+        load(_saved(fractions.Fraction(1, 2)))
+    except Exception as error:
+        unchecked = "weights_only" in words_of(checkpoint_utils.load_checkpoint_to_cpu)
+        return "weights_only" in str(error) or (unchecked and load is torch.load)
+    return True
+
+
+@repair(lambda: CAN_CHECK and _runs_or_advises_to())
 def load_weights_only() -> None:
     """Read checkpoints without running what they hold, and say so of those that are refused.
 
     Fault: fairseq's main branch loads with ``weights_only=False`` since 2025-09, and torch < 2.6
     by itself: a hostile checkpoint runs its code. Where torch refuses one it advises
     ``weights_only=False``; of a torn file it speaks of zip archives.
-    Versions: every fairseq. Test: tests/compat/test_hostile.py.
-    """
-    checkpoint_utils.torch = _SafeTorch()
-
-
-@repair(lambda: not _PROTECTED)
-def warn_without_protection() -> None:
-    """Say once, when a checkpoint is loaded, that this torch does not protect.
-
-    Fault: torch < 2.4 runs whatever a checkpoint holds.
-    Versions: every fairseq. Test: tests/compat/test_list.py.
-    """
-    told: List[bool] = []
-
-    def load(original: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        if not told:
-            told.append(True)
-            logger.warning(
-                "torch %s cannot load checkpoints safely: one from a source that you do not trust "
-                "can run code; torch >= 2.4 refuses it",
-                torch.__version__,
-            )
-        return original(path, *args, **kwargs)
-
-    wrap(checkpoint_utils, "load_checkpoint_to_cpu", load)
-
-
-def _refusal(path: str, error: Exception) -> str:
-    """What to say of a file that torch did not read."""
-    message = str(error)
-    if isinstance(error, EOFError) or any(sign in message for sign in _TORN):
-        return f"cannot read the checkpoint {path}: the file is torn{_whole_one(path)}"
-    foreign = re.search(r"GLOBAL ([\w.]+)", message)
-    holds = (
-        f"it holds {foreign.group(1)}, which no fairseq checkpoint needs and which could run "
-        "foreign code"
-        if foreign
-        else "it is not in the format that fairseq writes"
-    )
-    return (
-        f"refused to load the checkpoint {path}: {holds}. Nothing was executed. "
-        "Use a checkpoint written by fairseq, from a source you trust."
-    )
-
-
-def _whole_one(path: str) -> str:
-    """Names the newest checkpoint beside ``path`` that can be read."""
-    others = [other for other in Path(path).parent.glob("*.pt") if str(other) != str(path)]
-    for other in sorted(others, key=os.path.getmtime, reverse=True):
-        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(other) as archive:
-            if archive.testzip() is None:
-                return f". The newest whole one beside it: --restore-file {other}"
-    return ", and no whole one is beside it"
-
-
-def _copies_in_place() -> bool:
-    manager = checkpoint_utils.PathManager
-    return hasattr(manager, "copy") and hasattr(manager, "rename")
-
-
-@repair(_copies_in_place)
-def copy_checkpoints_whole() -> None:
-    """Give a copied checkpoint its name when all of it is written.
-
-    Fault: ``checkpoint_last.pt`` is copied in place from the first checkpoint written: a kill or a
-    full disk during that leaves a torn file, and no training goes on from it.
-    Versions: every fairseq. Test: tests/compat/test_torn.py.
+    Versions: every fairseq. Test: tests/compat/test_hostile.py::test_*.
     """
 
-    manager = checkpoint_utils.PathManager
-    stock = manager.copy
-    if hasattr(stock, MARK):
-        return
-
-    def copy(source: str, target: str, *args: Any, **kwargs: Any) -> bool:
-        if "://" in str(target):  # another storage renames in its own way
-            return stock(source, target, *args, **kwargs)
-        part = f"{target}.part"
+    def load(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            copied = stock(source, part, *args, **kwargs)
-            os.replace(part, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(part)
-        return copied
+            return original(file, *args, **{**kwargs, "weights_only": True})
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # of every kind, where the file is no checkpoint
+            raise ValueError(_reason(_name_of(file), error)) from None
 
-    setattr(copy, MARK, True)
-    manager.copy = staticmethod(copy)
+    wrap(shadow(checkpoint_utils, "torch"), "load", load)
+
+
+def _name_of(file: Any) -> str:
+    return str(getattr(file, "name", file))
+
+
+def _reason(path: str, error: Exception) -> str:
+    """One line for a file that is no checkpoint, may be hostile, or is damaged."""
+    text = str(error)
+    foreign = re.search(r"GLOBAL ([\w.]+)", text)
+    if foreign:
+        return (
+            f"refused to load the checkpoint {path}: it holds {foreign.group(1)}, which no "
+            "fairseq checkpoint needs and which could run foreign code. Nothing was executed. "
+            "Use a checkpoint written by fairseq, from a source you trust."
+        )
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return (
+            f"refused to load the checkpoint {path}: it is no checkpoint that fairseq writes with "
+            "torch >= 1.6, and could run foreign code. Nothing was executed."
+            f"{newest_whole_beside(path)}"
+        )
+    detail = re.split(r"\.\s|\n", text)[0] if text else "the file ends too early"
+    return (
+        f"cannot read the checkpoint {path}, it is damaged or incomplete "
+        f"({type(error).__name__}: {detail[:100]}).{newest_whole_beside(path)}"
+    )
+
+
+_warned: List[str] = []
+
+
+def _warn_once(path: str) -> None:
+    if not _warned:
+        _warned.append(path)
+        logger.warning(
+            "torch %s runs whatever code is in a checkpoint: load only files that you trust, "
+            "or use torch >= 2.4 (loading %s)",
+            torch.__version__,
+            path,
+        )
+
+
+@repair(lambda: not CAN_CHECK and "_warn_once" not in words_of(checkpoint_utils.torch.load))
+def warn_without_protection() -> None:
+    """Say once that nothing is checked where torch is too old for it.
+
+    Fault: torch < 2.4 cannot be told what a checkpoint may hold, so it loads, and runs, anything.
+    Versions: torch < 2.4. Test: tests/compat/test_old_torch.py::test_*.
+    """
+
+    def load(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
+        _warn_once(_name_of(file))
+        return original(file, *args, **kwargs)
+
+    wrap(shadow(checkpoint_utils, "torch"), "load", load)

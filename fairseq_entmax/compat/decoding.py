@@ -1,39 +1,57 @@
 """Faults in fairseq's beam search, whatever the model."""
 
+import math
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
 
-from .repairs import repair, wrap
+from .repairs import repair
+from .wrapping import wrap
 
 
-def _blocks_nothing() -> bool:
+def _never_blocks() -> bool:
     block = NGramRepeatBlock(2, use_extension=False)
-    tokens = torch.tensor([[2, 5, 6, 5, 1, 1, 1, 1]])  # padded, as the generator's buffer is
-    return bool(torch.isfinite(block._no_repeat_ngram(tokens, torch.zeros(1, 8), 1, 1, 3)).all())
+    buffer = torch.tensor([[4, 5, 4, 1, 1, 1]])  # 4 5 4, and padding
+    return block(buffer, torch.zeros(1, 6), 1, 1, 2)[0, 5].item() != -math.inf
 
 
-@repair(_blocks_nothing)
+@repair(_never_blocks)
 def block_repeated_ngrams() -> None:
     """Let ``--no-repeat-ngram-size`` look at the words written so far.
 
     Fault: without fairseq's CUDA extension the last n-gram is read from the end of the padded
     buffer, so nothing is ever blocked.
-    Versions: every fairseq.
-    Test: tests/decoding/test_sparse_beam.py::test_ngram_blocking_outside_the_support.
+    Versions: every fairseq. Test: tests/compat/test_scripting.py::test_*,
+    tests/decoding/test_sparse_beam.py::test_ngram_blocking_outside_the_support.
     """
 
-    def no_repeat_ngram(
-        original: Any, block: Any, tokens: Any, lprobs: Any, bsz: int, beam_size: int, step: int
-    ) -> Any:
-        return original(block, tokens[:, : step + 1], lprobs, bsz, beam_size, step)
+    def forward(self, tokens, lprobs, bsz: int, beam_size: int, step: int):  # type: ignore
+        """As stock's; written out, because TorchScript compiles it from this source."""
+        n_rows = bsz * beam_size
+        assert tokens.size(0) == n_rows, f"expected {n_rows} got {tokens.size(0)}"
+        assert lprobs.size(0) == n_rows, f"expected {n_rows} got {lprobs.size(0)}"
+        if self.use_extension:
+            return self.call_cuda_extension(tokens, lprobs, bsz, beam_size, step)
+        return self._no_repeat_ngram(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
 
-    wrap(NGramRepeatBlock, "_no_repeat_ngram", no_repeat_ngram)
+    NGramRepeatBlock.forward = forward
 
 
-@repair()
+def _looks_up_groups_by_number() -> bool:
+    search = DiverseBeamSearch(Dictionary(), num_groups=2, diversity_strength=0.5)
+    lprobs, scores = torch.zeros(1, 2, 4), torch.zeros(1, 2, 1)
+    try:
+        for step in (0, 1):
+            search.step(step, lprobs, scores, original_batch_idxs=torch.tensor([10]))
+    except IndexError:
+        return True
+    return False
+
+
+@repair(_looks_up_groups_by_number)
 def find_groups_by_row() -> None:
     """Let ``--diverse-beam-groups`` answer a data set of more than one batch.
 

@@ -1,4 +1,4 @@
-"""Names that fairseq looks for in vain: of this package, of numpy, of a task's settings."""
+"""Names that fairseq looks for in vain: of this package, and of numpy."""
 
 import os
 import sys
@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 from fairseq import utils
 from fairseq.data import data_utils, language_pair_dataset, token_block_dataset
-from fairseq.tasks import translation_from_pretrained_bart
 
 from .repairs import repair
+from .wrapping import shadow
+
+PACKAGE = __name__.split(".")[0]
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BESIDE_FAIRSEQ = os.path.join(os.path.dirname(utils.__file__), "..", PACKAGE)
 
 
-@repair()
+def _is_taken_for_another() -> bool:
+    return (
+        os.path.isdir(BESIDE_FAIRSEQ)
+        and os.path.samefile(BESIDE_FAIRSEQ, HERE)
+        and BESIDE_FAIRSEQ not in sys.modules[PACKAGE].__path__
+    )
+
+
+@repair(_is_taken_for_another)
 def be_found_beside_fairseq() -> None:
     """Let ``--user-dir fairseq_entmax`` mean this package when it was imported before.
 
@@ -21,14 +33,10 @@ def be_found_beside_fairseq() -> None:
     names instead of places, takes it for another one: ``not globally unique``.
     Versions: every fairseq. Test: tests/cli/test_user_dir.py::test_everything_is_registered.
     """
-    package = sys.modules["fairseq_entmax"]
-    beside = os.path.join(os.path.dirname(utils.__file__), "..", "fairseq_entmax")
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.isdir(beside) and os.path.samefile(beside, here) and beside not in package.__path__:
-        package.__path__.append(beside)
+    sys.modules[PACKAGE].__path__.append(BESIDE_FAIRSEQ)
 
 
-@repair(lambda: not hasattr(np, "compat"))
+@repair(lambda: not hasattr(token_block_dataset.np, "compat"))
 def restore_numpy_compat() -> None:
     """Give fairseq's data modules the numpy names that numpy 2 has removed.
 
@@ -40,21 +48,8 @@ def restore_numpy_compat() -> None:
     def percentile(*args: Any, interpolation: str = "linear", **kwargs: Any) -> Any:
         return np.percentile(*args, method=interpolation, **kwargs)
 
-    older = types.ModuleType("numpy")
-    older.__dict__.update(np.__dict__)
-    older.__dict__.update(compat=types.SimpleNamespace(long=int), int=int, percentile=percentile)
     for module in (data_utils, language_pair_dataset, token_block_dataset):
-        module.np = older
-
-
-_TASK = translation_from_pretrained_bart.TranslationFromPretrainedBARTTask
-
-
-@repair(lambda: not hasattr(_TASK, "args"))
-def let_pretrained_bart_find_its_settings() -> None:
-    """Let ``--task translation_from_pretrained_bart`` be set up.
-
-    Fault: the task asks for ``args``, which has become ``cfg``: ``no attribute 'args'``.
-    Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_twins.py.
-    """
-    _TASK.args = property(lambda self: self.cfg)
+        older = shadow(module, "np")
+        older.__dict__.update(
+            compat=types.SimpleNamespace(long=int), int=int, percentile=percentile
+        )

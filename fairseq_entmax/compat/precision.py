@@ -1,15 +1,51 @@
-"""Faults in fairseq's mixed precision."""
+"""Precision that is promised and not kept."""
 
+import warnings
+from argparse import Namespace
 from typing import Any
 
 import torch
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import FairseqTask
+from torch import nn
 
-from .repairs import repair, wrap
+from .repairs import repair
+from .wrapping import wrap
 
 
-@repair()
+class _Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, sample: Any) -> torch.Tensor:
+        return sample @ self.weight
+
+    def set_num_updates(self, num_updates: int) -> None:
+        pass
+
+
+class _Optimizer(AMPOptimizer):
+    def __init__(self) -> None:
+        pass
+
+    def backward(self, loss: Any) -> None:
+        pass
+
+
+def _stays_in_float32() -> bool:
+    def criterion(model: Any, sample: Any) -> Any:
+        return model(sample), 1, {}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        output, _, _ = FairseqTask(Namespace()).train_step(
+            torch.zeros(1, 1), _Model(), criterion, _Optimizer(), 0
+        )
+    return output.dtype == torch.float32
+
+
+@repair(_stays_in_float32)
 def mix_precision_on_cpus() -> None:
     """Let ``--cpu --amp`` mix precision: the forward pass under autocast to bfloat16.
 

@@ -1,32 +1,32 @@
-"""What a repair is: a function that mends one fault of fairseq, applied once, when it is needed."""
+"""What a repair is: a function that mends one fault of fairseq, applied when the fault is there."""
 
-import functools
 import logging
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple
 
 logger = logging.getLogger(__name__)
+# as fairseq's own logs; one of its models sets the root logger to DEBUG when it is imported
+logger.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
 
 SWITCH = "FAIRSEQ_ENTMAX_COMPAT"  # "off", or the names of repairs to leave out, with commas
-MARK = "_fairseq_entmax"
 
 Function = Callable[[], None]
 
 
 class Repair(NamedTuple):
-    """``apply`` mends a fault; ``needed`` looks whether it is there, None: it is in every fairseq
-    that was seen, and is not cheap to look for.
+    """``apply`` mends a fault; ``needed`` looks for the fault itself, which is gone once mended,
+    by us or by fairseq.
     """
 
     name: str
     apply: Function
-    needed: Optional[Callable[[], bool]]
+    needed: Callable[[], bool]
 
 
 REPAIRS: List[Repair] = []
 
 
-def repair(needed: Optional[Callable[[], bool]] = None) -> Callable[[Function], Function]:
+def repair(needed: Callable[[], bool]) -> Callable[[Function], Function]:
     """Put a function on the list of repairs; its docstring names Fault, Versions and Test."""
 
     def register(function: Function) -> Function:
@@ -37,45 +37,39 @@ def repair(needed: Optional[Callable[[], bool]] = None) -> Callable[[Function], 
 
 
 def apply() -> None:
-    """Mend what is broken, once per process.
+    """Mend what is broken; safe to call again.
 
     Raises:
         ValueError: ``FAIRSEQ_ENTMAX_COMPAT`` names a repair that there is not.
     """
     left_out = _left_out()
-    done: Dict[str, List[str]] = {"applied": [], "not needed here": [], "switched off": []}
     for name, mend, needed in REPAIRS:
         if name in left_out:
-            done["switched off"].append(name)
-        elif needed is not None and not needed():
-            done["not needed here"].append(name)
-        else:
+            outcome = "switched off"
+        elif _has_fault(name, needed):
             mend()
-            done["applied"].append(name)
-    logger.debug("repairs of fairseq: %s", done)
+            outcome = "applied"
+        else:
+            outcome = "not needed"
+        logger.debug("%s: %s", name, outcome)
+
+
+def _has_fault(name: str, needed: Callable[[], bool]) -> bool:
+    """A fairseq in which the fault cannot be looked for is taken to have it."""
+    try:
+        return needed()
+    except Exception as error:
+        logger.debug("%s: %s: %s", name, type(error).__name__, error)
+        return True
 
 
 def _left_out() -> List[str]:
     wanted = os.environ.get(SWITCH, "")
     names = [name for name, _, _ in REPAIRS]
-    if wanted == "off":
+    if wanted.strip() == "off":
         return names
     left_out = [name.strip() for name in wanted.split(",") if name.strip()]
     unknown = [name for name in left_out if name not in names]
     if unknown:
         raise ValueError(f"{SWITCH} must be 'off' or some of {', '.join(names)}, got {wanted!r}")
     return left_out
-
-
-def wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    """Replace ``owner.name`` by ``wrapper(original, *args, **kwargs)``, unless that was done."""
-    original = getattr(owner, name)
-    if hasattr(original, MARK):
-        return
-
-    @functools.wraps(original)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return wrapper(original, *args, **kwargs)
-
-    setattr(wrapped, MARK, True)
-    setattr(owner, name, wrapped)

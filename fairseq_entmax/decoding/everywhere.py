@@ -3,19 +3,25 @@
 fairseq's beam search ends a sentence only with ``beam`` finished hypotheses of p > 0, or fails for
 the whole batch (``AssertionError: 200 < 200``). Commands, hub and validation ask
 ``task.build_generator``; online back-translation, mBART's task and user code build their own.
+TorchScript compiles the stock search inside, which knows nothing of p = 0.
 """
 
 import functools
-from typing import Any, Iterable
+from typing import Any, Iterable, Optional
 
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks import FairseqTask
-
-from fairseq_entmax.modules import output_alpha_of
+from torch import nn
 
 from .sparse_beam import make_sparse
 
 _MARK = "_fairseq_entmax_search"
+
+
+def output_alpha_of(model: nn.Module) -> Optional[float]:
+    """The alpha of a model's output layer; None for a model that knows only softmax."""
+    decoder = getattr(model, "decoder", model)
+    return getattr(decoder, "output_alpha", None)
 
 
 def is_sparse(models: Iterable[Any]) -> bool:

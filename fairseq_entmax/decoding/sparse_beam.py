@@ -16,6 +16,7 @@ After a forced prefix of probability zero the search goes on with what the model
 hypothesis it keeps has score -inf, at the forced words that are impossible and in total.
 """
 
+import copy
 import functools
 import math
 from typing import Any, Dict, List, Optional
@@ -212,7 +213,18 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
         return search.allow_forced(step, lprobs, prefix), tokens, scores
 
     generator.generate, generator._prefix_tokens = generate_sparse, force_sparse
+    generator.__prepare_scriptable__ = functools.partial(_stock, generator)
     return generator
+
+
+def _stock(generator: Any) -> Any:
+    """The generator before it was adapted, which is what TorchScript compiles."""
+    stock = copy.copy(generator)
+    for name in ("generate", "_prefix_tokens", "stock_methods", "__prepare_scriptable__"):
+        del stock.__dict__[name]
+    stock._modules = generator._modules.copy()
+    stock._modules["search"] = generator.search.inner
+    return stock
 
 
 def _ledger(generator: Any, sample: Any, nbest: int, certify: bool) -> BeamLedger:

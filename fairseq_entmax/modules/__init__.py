@@ -1,11 +1,13 @@
 """Building blocks: attention and output layers with alpha-entmax."""
 
+from fairseq_entmax.decoding.everywhere import output_alpha_of
+
 from .adopt import adopt
 from .attentions import sparse_twin_of
 from .learned_alpha import LearnedAlpha, learned_alphas
 from .luong_attention import EntmaxLuongAttention
 from .multihead_attention import EntmaxMultiheadAttention
-from .output import EntmaxOutputMixin, output_alpha_of, sparsify_output
+from .output import EntmaxOutputMixin, sparsify_output
 from .sparsify import sparsify
 
 __all__ = [

@@ -168,9 +168,3 @@ def _instead_of(criterion: str) -> str:
     if "masked_lm" in criterion:
         return "masked_entmax_loss"
     return "entmax_loss_with_alignment" if "alignment" in criterion else "entmax_loss"
-
-
-def output_alpha_of(model: nn.Module) -> Optional[float]:
-    """The alpha of a model's output layer; None for a model that knows only softmax."""
-    decoder = getattr(model, "decoder", model)
-    return getattr(decoder, "output_alpha", None)

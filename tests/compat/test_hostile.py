@@ -87,6 +87,15 @@ def test_foreign_file_is_refused_in_one_line(make, tmp_path):
 
 
 @needs_protection
+def test_moving_averages_are_loaded_by_the_same_rule(tmp_path):
+    path, victim = tmp_path / "model.pt", tmp_path / "victim"
+    torch.save({"extra_state": {"ema": Hostile(victim)}}, str(path))
+    with pytest.raises(ValueError, match="refused to load"):
+        checkpoint_utils.load_ema_from_checkpoint(str(path))
+    assert not victim.exists()
+
+
+@needs_protection
 def test_main_branch_asks_for_an_unsafe_load_in_vain(tmp_path):
     """fairseq's main branch passes weights_only=False: a copy of the installed one, changed so."""
     copy = tmp_path / "site"
@@ -172,10 +181,25 @@ def test_hostile_config_is_refused_wherever_it_is_evaluated(text, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_hostile_config_of_a_model_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arch", "setting"),
+    [
+        ("lstm", "decoder_attention"),
+        ("lstm_entmax", "decoder_attention"),
+        ("fconv", "encoder_layers"),
+        ("fconv", "decoder_layers"),
+        ("fconv", "decoder_attention"),
+        ("fconv_entmax", "decoder_layers"),
+        ("fconv_self_att", "self_attention"),
+        ("fconv_self_att", "pretrained"),
+        ("fconv_self_att", "downsample"),
+    ],
+)
+def test_hostile_config_of_a_model_is_refused(arch, setting, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    flags = {"max_source_positions": 64, "max_target_positions": 64}
     with pytest.raises(ValueError, match='refused to evaluate the setting "open'):
-        build("lstm_entmax", task=Task(), decoder_attention="open('pwned', 'w')")
+        build(arch, task=Task(), **{**flags, setting: "open('pwned', 'w')"})
     assert not (tmp_path / "pwned").exists()
 
 

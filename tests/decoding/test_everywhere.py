@@ -1,5 +1,10 @@
 """A generator that nobody's task built searches a sparse model right too."""
 
+import os
+import subprocess
+import sys
+from argparse import Namespace
+
 import pytest
 import torch
 from fairseq.sequence_generator import (
@@ -9,6 +14,7 @@ from fairseq.sequence_generator import (
 )
 
 from fairseq_entmax.decoding import SparseSearch
+from tests.builders import Task, batch, build, scripted
 from tests.decoding.table_model import (
     TableTask,
     dictionary,
@@ -52,11 +58,55 @@ def test_softmax_generators_stay_as_they_are():
 
 
 def test_a_generator_of_a_task_is_adapted_once():
-    from argparse import Namespace
-
     generator = TableTask(WORDS).build_generator(models(), Namespace(beam=4, nbest=2))
     assert isinstance(generator.search, SparseSearch)
     assert not isinstance(generator.search.inner, SparseSearch)
     sample = table_sample(WORDS, [4])
     with torch.no_grad():
         assert generator.generate(models(), sample)[0]
+
+
+@pytest.mark.parametrize("by_task", [False, True], ids=["built", "by task"])
+def test_torchscript_compiles_the_stock_search(by_task):
+    """With support everywhere (alpha just above 1, small scores) both searches agree."""
+    built, words = [build("transformer_tiny_entmax", output_alpha=1.01)], Task().target_dictionary
+    options = {"beam": 3, "max_len_b": 6, "no_repeat_ngram_size": 2}
+    if by_task:
+        generator = TableTask(words).build_generator(built, Namespace(**options))
+    else:
+        generator = SequenceGenerator(
+            built, words, beam_size=3, max_len_b=6, no_repeat_ngram_size=2
+        )
+    net_input = batch()["net_input"]
+    sample = {"net_input": {key: net_input[key] for key in ("src_tokens", "src_lengths")}}
+    compiled = scripted(generator)
+    assert isinstance(generator.search, SparseSearch)  # ours is left as it was
+    expected, found = generator.generate(built, sample), compiled(sample)
+    for hypotheses, others in zip(expected, found):
+        assert [h["tokens"].tolist() for h in hypotheses] == [h["tokens"].tolist() for h in others]
+
+
+LATE = """
+from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks import online_backtranslation
+from tests.decoding import table_model  # imports fairseq_entmax only now
+words = table_model.dictionary("abcd")
+model = table_model.table_model(words, lambda sentence, prefix: {words.eos(): 1.0})
+sample = table_model.table_sample(words, [4])
+for owner in (SequenceGenerator, online_backtranslation.SequenceGenerator):
+    found = owner([model], words, beam_size=3, min_len=0).generate([model], sample)
+    assert [(h["tokens"].tolist(), h["score"]) for h in found[0]] == [([words.eos()], 0)], found
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import fairseq_entmax"], ids=["imported late", "first"])
+def test_the_order_of_imports_does_not_matter(first):
+    code = f"import sys\n{first}\nassert ('fairseq_entmax' in sys.modules) == {bool(first)}\n{LATE}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
