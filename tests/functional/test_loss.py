@@ -46,6 +46,20 @@ def test_shifted_scores_lose_nothing(alpha, n_classes, shift, path):
     close_to_float32(entmax_loss(z, y, alpha, reduction="none"), reference.entmax_loss(z, y, alpha))
 
 
+@pytest.mark.parametrize("alpha", [1.5, 2])
+@pytest.mark.parametrize("scale", [0, 0.01])
+def test_nearly_even_rows_lose_nothing(scale, alpha, path):
+    """Where hundreds of probabilities are rounded alike, their errors add up."""
+    for n_classes in range(512, 700, 6):
+        z = torch.randn(4, n_classes) * scale
+        places = torch.randint(n_classes, (4, 5))
+        z.scatter_(1, places, torch.empty(4, 5).uniform_(-3, 1))
+        z[0] = 0
+        y = places[:, 0]
+        loss = entmax_loss(z, y, alpha, reduction="none")
+        assert_close(loss.double(), reference.entmax_loss(z, y, alpha), atol=2e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 0), (2, 3, 2)], ids=str)
 @pytest.mark.parametrize("alpha", FEW_ALPHAS)
 def test_any_shape(alpha, shape, float_type):

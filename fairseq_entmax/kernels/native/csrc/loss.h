@@ -19,22 +19,26 @@ typedef struct {
     float *largest;
 } loss_t;
 
-/* p.(z - max) and the sum in H(p); alpha 1.5 (square) or 2. Short float sums, added in double. */
+/* p.(z - max), the sum in H(p) and that of p; alpha 1.5 (square) or 2. Short float sums, added in
+ * double. */
 static inline __attribute__((always_inline)) void closed_sums(const float *p, const float *z,
                                                               long n, float largest, int square,
-                                                              double *dot, double *power) {
-    for (long begin = 0; begin < n; begin += 4 * GROUP) {
-        long end = n - begin < 4 * GROUP ? n : begin + 4 * GROUP;
-        float a = 0, b = 0;
-#pragma omp simd reduction(+ : a, b)
+                                                              double *dot, double *power,
+                                                              double *sum) {
+    for (long begin = 0; begin < n; begin += GROUP) { /* equal entries are all rounded one way */
+        long end = n - begin < GROUP ? n : begin + GROUP;
+        float a = 0, b = 0, c = 0;
+#pragma omp simd reduction(+ : a, b, c)
         for (long i = begin; i < end; i++) {
             float shifted = z[i] - largest;
             shifted = p[i] > 0 ? shifted : 0; /* 0 (-inf) is no number */
             a += p[i] * shifted;
             b += p[i] * (1 - (square ? sqrtf(p[i]) : p[i]));
+            c += p[i];
         }
         *dot += a;
         *power += b;
+        *sum += c;
     }
 }
 
@@ -54,14 +58,15 @@ static inline void general_sums(const float *p, const float *z, long n, float la
     *power = b;
 }
 
-/* p.(z - max) + H(p) over n entries. */
-static inline double value_of(const float *p, const float *z, long n, float largest,
-                              double alpha) {
-    double dot = 0, power = 0;
-    if (alpha == 1.5) closed_sums(p, z, n, largest, 1, &dot, &power);
-    else if (alpha == 2) closed_sums(p, z, n, largest, 0, &dot, &power);
-    else general_sums(p, z, n, largest, alpha, &dot, &power);
-    return dot + power / (alpha * (alpha - 1));
+/* p.(z - max) + H(p) over n entries. In a closed form one ulp of tau is in every p, so that their
+ * sum is not 1: the value's slope along it, the same on all the support, takes that out. */
+static inline double value_of(const float *p, const float *z, long n, float largest, double alpha,
+                              double tau) {
+    double dot = 0, power = 0, sum = 0;
+    if (alpha == 1.5) closed_sums(p, z, n, largest, 1, &dot, &power, &sum);
+    else if (alpha == 2) closed_sums(p, z, n, largest, 0, &dot, &power, &sum);
+    else general_sums(p, z, n, largest, alpha, &dot, &power), sum = 1;
+    return dot + power / (alpha * (alpha - 1)) - (sum - 1) * (1 / alpha + tau) / (alpha - 1);
 }
 
 /* Keep the nonzero ones of p's first `total` entries, which fit. */
@@ -113,7 +118,8 @@ static inline void record(loss_t *o, long row, const solved_t *r, long n, const 
     }
     o->tau[row] = r->tau;
     o->correct[row] = gold >= r->largest;
-    double loss = value_of(s->p, z, r->count < 0 ? n : r->count, r->largest, alpha) +
+    double loss = value_of(s->p, z, r->count < 0 ? n : r->count, r->largest, alpha,
+                           r->tau) +
                   (double)r->largest - (double)gold;
     o->loss[row] = loss > 0 ? loss : 0; /* below zero only by rounding */
     emit(o, row, r, n, s);
