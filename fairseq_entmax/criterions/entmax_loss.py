@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
+import torch.nn.functional as F
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -15,6 +16,7 @@ from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows, sparse_gradients_run
 from fairseq_entmax.modules import learned_alphas, output_alpha_of
 from fairseq_entmax.modules.output_weights import features_for_scores
+from fairseq_entmax.modules.schedule import read_share
 
 from .models import needed_output_alpha, unwrapped, wrappers
 
@@ -49,12 +51,24 @@ class EntmaxLossConfig(FairseqDataclass):
             "off: the scores of all words are written out"
         },
     )
+    softmax_share: str = field(
+        default="0",
+        metadata={
+            "help": "share S of cross-entropy in the training of a sparse output, (1 - S) L + S "
+            "CE / T with T the --output-temperature; S, or FROM:TO:BEGIN:END, from one share to "
+            "another between two updates. It costs what a softmax output costs"
+        },
+    )
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
 @register_criterion("entmax_loss", dataclass=EntmaxLossConfig)
 class EntmaxLossCriterion(FairseqCriterion):
     """L = p.z + H_alpha(p) - z_y with the alpha of the model's output layer.
+
+    z are the scores divided by the output's temperature T. With ``--softmax-share`` S it trains
+    (1 - S) L + S CE / T, CE being the cross-entropy of the scores themselves: a word outside the
+    support has a gradient of its own as long as S > 0.
 
     Logs, besides fairseq's own: support (mean number of words with p > 0), gold_in_support
     (share of reference tokens with p > 0) and token_accuracy (share); at validation the learned
@@ -73,8 +87,10 @@ class EntmaxLossCriterion(FairseqCriterion):
         ignore_prefix_size=0,
         fused_output="auto",
         label_smoothing_prior="uniform",
+        softmax_share="0",
     ):
         super().__init__(task)
+        self.softmax_share = read_share("--softmax-share", str(softmax_share))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"--label-smoothing must lie in [0, 1), got {label_smoothing}")
         self.sentence_avg = sentence_avg
@@ -140,6 +156,8 @@ class EntmaxLossCriterion(FairseqCriterion):
     def loss_rows(self, model, net_output, sample, output_weights=None, uniform=False):
         """The loss and statistics of every target position, (bsz, tgt_len)."""
         alpha = needed_output_alpha(model)
+        decoder = getattr(unwrapped(model), "decoder", None)
+        temperature = getattr(decoder, "output_temperature", 1.0) if alpha > 1 else 1.0
         outputs = net_output[0][:, self.ignore_prefix_size :]
         target = self.counted_targets(model, net_output, sample)
         options = {
@@ -147,12 +165,21 @@ class EntmaxLossCriterion(FairseqCriterion):
             "label_smoothing": self.label_smoothing,
             "smoothing_probs": self.smoothing_probs(outputs.device),
         }
+        divided = outputs if temperature == 1 else outputs / temperature
         if output_weights is None:
-            return entmax_loss_rows(outputs, target, alpha, **options)
-        weight, bias = output_weights
-        return linear_entmax_loss_rows(
-            outputs, weight, target, alpha, bias=bias, uniform=uniform, **options
-        )
+            rows = entmax_loss_rows(divided, target, alpha, **options)
+        else:
+            weight, bias = output_weights
+            bias = bias if bias is None or temperature == 1 else bias / temperature
+            rows = linear_entmax_loss_rows(
+                divided, weight, target, alpha, bias=bias, uniform=uniform, **options
+            )
+        share = self.softmax_share.at(getattr(decoder, "num_updates", 0))
+        if share == 0 or alpha == 1 or not model.training:
+            return rows
+        scores = outputs if output_weights is None else F.linear(outputs, *output_weights)
+        cross_entropy = entmax_loss_rows(scores, target, 1.0, **options).loss / temperature
+        return rows._replace(loss=(1 - share) * rows.loss + share * cross_entropy)
 
     def smoothing_probs(self, device):
         """The frequencies of unigram label smoothing, counted when first asked for, else None."""

@@ -45,6 +45,7 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
         ignore_prefix_size=0,
         fused_output="auto",
         label_smoothing_prior="uniform",
+        softmax_share="0",
         alignment_lambda=0.05,
     ):
         super().__init__(
@@ -55,6 +56,7 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
             ignore_prefix_size,
             fused_output,
             label_smoothing_prior,
+            softmax_share,
         )
         self.alignment_lambda = alignment_lambda
 

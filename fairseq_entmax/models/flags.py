@@ -34,9 +34,17 @@ def add_alpha_args(
             "A",
             "alpha of the output layer, >= 1; 1 is softmax, 2 is sparsemax (default: 1.5)",
         )
+        add(
+            "--output-temperature",
+            "T",
+            "the scores of a sparse output are divided by it; scores of a softmax model want about "
+            "5 at alpha 1.5 (default: 1, and a transformer starts with scores near 0)",
+        )
+        _add_schedule(parser, "output")
     if not attentions:
         return
     add("--attention-alpha", "A", "alpha of all attention, >= 1 (default: 1.5)")
+    _add_schedule(parser, "attention")
     for where in attentions:
         explanation = f"alpha of the {where} attention (default: --attention-alpha)"
         add(f"--{where}-attention-alpha", "A", explanation)
@@ -51,6 +59,15 @@ def add_alpha_args(
         action="store_true",
         default=None,
         help="learn the alpha of every attention head, in (1, 2), from these on",
+    )
+
+
+def _add_schedule(parser: ArgumentParser, kind: str) -> None:
+    parser.add_argument(
+        f"--{kind}-alpha-schedule",
+        metavar="FROM:BEGIN:END",
+        help=f"the {kind}'s alpha is FROM until update BEGIN and goes in a straight line to "
+        f"--{kind}-alpha at update END, such as 1:0:2000",
     )
 
 
@@ -77,7 +94,12 @@ def sparsify_options(args: Any) -> Dict[str, Any]:
     """What :func:`fairseq_entmax.modules.sparsify` is to do, from a model's arguments."""
     options = {
         name: getattr(args, name, None)
-        for name in ("attention_temperature", "attention_score", "learn_attention_alpha")
+        for name in (
+            "attention_temperature",
+            "attention_score",
+            "learn_attention_alpha",
+            "output_temperature",
+        )
     }
     overall = getattr(args, "attention_alpha", None)
     for where in AttentionAlphas._fields:

@@ -14,6 +14,7 @@ from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
 from fairseq_entmax.modules.output import check_output_args, criterion_name
+from fairseq_entmax.modules.schedule import schedule_alphas
 from fairseq_entmax.modules.sparsify import AttentionAlphas, attention_places, sparsify
 
 from .flags import DEFAULT_ALPHA, add_alpha_args, set_alpha_defaults, sparsify_options
@@ -67,9 +68,15 @@ class SparseTwin:
         model = super().build_model(config, task)  # type: ignore[misc]
         options = sparsify_options(args)
         if not attention_places(model) and options["attention_alpha"] in (1, DEFAULT_ALPHA):
-            options = {"attention_alpha": 1.0}  # nobody asked: it was built without attention
+            # nobody asked: it was built without attention
+            kept = options["output_temperature"]
+            options = {"attention_alpha": 1.0, "output_temperature": kept}
         output_alpha = None if cls.no_output else args.output_alpha
-        return sparsify(model, output_alpha, untrained=True, **options)
+        sparsify(model, output_alpha, untrained=True, **options)
+        schedules = (
+            getattr(args, f"{kind}_alpha_schedule", None) for kind in ("output", "attention")
+        )
+        return schedule_alphas(model, *schedules)
 
 
 def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]:

@@ -8,9 +8,11 @@ from .learned_alpha import LearnedAlpha, learned_alphas
 from .luong_attention import EntmaxLuongAttention
 from .multihead_attention import EntmaxMultiheadAttention
 from .output import EntmaxOutputMixin, sparsify_output
+from .schedule import AlphaSchedule, schedule_alphas
 from .sparsify import sparsify
 
 __all__ = [
+    "AlphaSchedule",
     "EntmaxLuongAttention",
     "EntmaxMultiheadAttention",
     "EntmaxOutputMixin",
@@ -18,6 +20,7 @@ __all__ = [
     "adopt",
     "learned_alphas",
     "output_alpha_of",
+    "schedule_alphas",
     "sparse_twin_of",
     "sparsify",
     "sparsify_output",

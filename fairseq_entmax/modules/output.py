@@ -1,5 +1,6 @@
 """The output layer: a mix-in that gives any fairseq decoder entmax probabilities."""
 
+import math
 from functools import lru_cache
 from typing import Any, Dict, List, Optional, Tuple, Type
 
@@ -27,6 +28,16 @@ class EntmaxOutputMixin:
     """
 
     output_alpha: float = 1.5
+    output_temperature: float = 1.0
+    num_updates: int = 0
+
+    @torch.jit.unused
+    def set_num_updates(self, num_updates: int) -> None:
+        """fairseq calls it before each update; criterion ``entmax_loss`` reads it."""
+        self.num_updates = num_updates
+        stock = getattr(super(), "set_num_updates", None)
+        if stock is not None:
+            stock(num_updates)
 
     @torch.jit.unused
     def output_weights(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
@@ -41,7 +52,9 @@ class EntmaxOutputMixin:
         log_probs: bool,
         sample: Optional[Dict[str, Tensor]] = None,
     ):
-        """p = entmax_alpha(scores) in float32, or its logarithm (-inf where p = 0).
+        """p = entmax_alpha(scores / T) in float32, or its logarithm (-inf where p = 0).
+
+        T is the output's temperature; softmax has none.
 
         Args:
             net_output: the decoder's output, scores (..., V) first.
@@ -51,6 +64,8 @@ class EntmaxOutputMixin:
         scores = net_output[0].float()
         if self.output_alpha == 1.0:
             return torch.log_softmax(scores, -1) if log_probs else torch.softmax(scores, -1)
+        if self.output_temperature != 1.0:
+            scores = scores / self.output_temperature
         if torch.jit.is_scripting():
             probs = entmax_dense(scores, self.output_alpha)
             return probs.log() if log_probs else probs
@@ -77,13 +92,19 @@ class EntmaxOutputMixin:
         return _new_sparse, (stock,), self.__dict__
 
 
-def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
+def sparsify_output(
+    decoder: FairseqDecoder, alpha: float, temperature: float = 1.0
+) -> FairseqDecoder:
     """Give a built decoder, wherever it is held, entmax in its output layer; returns it.
 
+    p = entmax_alpha(z / T) of the scores z, at alpha > 1.
+
     Raises:
-        ValueError: alpha < 1, or it has an adaptive softmax (which alpha = 1 leaves as it is).
+        ValueError: alpha < 1, a temperature that is no number above 0, or it has an adaptive
+            softmax (which alpha = 1 leaves as it is).
     """
     check_output_alpha(alpha)
+    check_output_temperature(temperature, alpha)
     adaptive = getattr(decoder, "adaptive_softmax", None)
     if adaptive is not None:
         if alpha == 1:
@@ -94,6 +115,7 @@ def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
         # models hold their decoder in places of their own, or share it
         decoder.__class__ = sparse_class(type(decoder))
     decoder.output_alpha = float(alpha)
+    decoder.output_temperature = float(temperature)
     return decoder
 
 
@@ -132,6 +154,17 @@ def narrow_scores(decoder: nn.Module) -> None:
 def check_output_alpha(alpha: float) -> None:
     if not alpha >= 1:
         raise ValueError(f"--output-alpha must be >= 1 (1 is softmax, 2 is sparsemax), got {alpha}")
+
+
+def check_output_temperature(temperature: float, alpha: float) -> None:
+    """Refuse what cannot divide scores, or would divide those of a softmax."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"--output-temperature must be a number > 0, got {temperature}")
+    if alpha == 1 and temperature != 1:
+        raise ValueError(
+            f"--output-temperature {temperature:g} is for a sparse output, and --output-alpha is "
+            "1: drop it"
+        )
 
 
 def check_output_args(args: Any) -> None:

@@ -48,6 +48,7 @@ def sparsify(
     learn_attention_alpha: bool = False,
     attention_temperature: Optional[float] = None,
     attention_score: Optional[str] = None,
+    output_temperature: Optional[float] = None,
     untrained: bool = False,
 ) -> Model:
     """Give a built fairseq model alpha-entmax in its attention and output layer, in place.
@@ -65,8 +66,10 @@ def sparsify(
         attention_temperature: scores of multi-head attention are divided by it; None is
             4 ** (alpha - 1), with which sparse attention learns as fast as softmax attention.
         attention_score: "dot", "general" or "mlp", of the LSTM's attention; None keeps it.
-        untrained: let a transformer's output start with scores near 0, as is right before the
-            first update and wrong for a model that was trained.
+        output_temperature: the scores of a sparse output are divided by it; None is 1. About 5
+            suits scores of a softmax model at alpha 1.5.
+        untrained: let a transformer's output without a temperature start with scores near 0, as is
+            right before the first update and wrong for a model that was trained.
 
     Returns:
         The same model.
@@ -109,11 +112,13 @@ def sparsify(
             # fairseq 0.12.2's fused encoder layer knows only softmax
             place.parent.can_use_fastpath = False
     if output_alpha is not None:
-        _sparsify_outputs(model, output_alpha, untrained)
+        _sparsify_outputs(model, output_alpha, output_temperature, untrained)
     return model
 
 
-def _sparsify_outputs(model: nn.Module, alpha: float, untrained: bool) -> None:
+def _sparsify_outputs(
+    model: nn.Module, alpha: float, temperature: Optional[float], untrained: bool
+) -> None:
     decoders = decoders_of(model)
     masked = masked_output_of(model)
     if not decoders and masked is None:
@@ -121,10 +126,15 @@ def _sparsify_outputs(model: nn.Module, alpha: float, untrained: bool) -> None:
             f"{type(model).__name__} has no output layer over words: pass output_alpha=None"
         )
     for decoder in decoders:
-        sparsify_output(decoder, alpha)
-        if alpha > 1 and untrained:
+        sparsify_output(decoder, alpha, 1.0 if temperature is None else temperature)
+        if alpha > 1 and untrained and temperature is None:
             narrow_scores(decoder)
     if masked is not None:
+        if temperature is not None:
+            raise ValueError(
+                f"{type(model).__name__} predicts masked words and has no use for "
+                f"output_temperature, got {temperature!r}"
+            )
         sparsify_masked_output(masked, alpha)
 
 

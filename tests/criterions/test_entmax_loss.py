@@ -352,3 +352,48 @@ def test_twenty_steps_lower_the_loss(arch, alpha):
     assert logs[-1]["support_size"] < 0.6 * logs[0]["support_size"]
     assert logs[-1]["gold_in_support"] == sample["ntokens"]
     assert logs[-1]["token_correct"] > logs[0]["token_correct"]
+
+
+# ---- temperature, share of cross-entropy
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_the_loss_is_of_scores_at_the_output_s_temperature(fused):
+    model = sharpen(build(ARCHS[0], task=TASK, output_temperature=3.0)).train()
+    sample = batch(TASK)
+    loss = criterion(fused_output=fused)(model, sample)[0]
+    scores = model(**sample["net_input"])[0].detach().double() / 3
+    expected = reference.entmax_loss(scores, sample["target"], 1.5, ignore_index=PAD).sum()
+    assert_close(loss.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1], ids=["plain", "smoothed"])
+@pytest.mark.parametrize(("update", "share"), [(0, 1.0), (5, 0.5), (10, 0.0)])
+def test_a_share_of_cross_entropy_fades(update, share, label_smoothing, fused):
+    model = sharpen(build(ARCHS[0], task=TASK, output_temperature=3.0)).train()
+    model.set_num_updates(update)
+    sample = batch(TASK)
+    options = {"label_smoothing": label_smoothing, "ignore_index": PAD}
+    mixed = criterion(fused_output=fused, label_smoothing=label_smoothing, softmax_share="1:0:0:10")
+    loss = mixed(model, sample)[0]
+    scores = model(**sample["net_input"])[0].detach().double()
+    sparse = reference.entmax_loss(scores / 3, sample["target"], 1.5, **options).sum()
+    soft = reference.entmax_loss(scores, sample["target"], 1.0, **options).sum()
+    expected = (1 - share) * sparse + share * soft / 3
+    assert_close(loss.double(), expected, atol=1e-4, rtol=1e-5)
+    loss.backward()
+    unused = ~torch.isin(torch.arange(len(TASK.target_dictionary)), sample["target"])
+    moved = model.decoder.output_projection.weight.grad[unused].abs().amax(1) > 0
+    assert moved.all() == (share > 0 or label_smoothing > 0)
+
+
+def test_validation_has_no_share_of_cross_entropy():
+    model, sample = sparse_model(), batch(TASK)
+    loss, plain = (criterion(softmax_share=s)(model, sample)[0] for s in ("0.5", "0"))
+    assert loss == plain
+
+
+def test_a_bad_share_is_refused():
+    with pytest.raises(ValueError, match="--softmax-share must be a share"):
+        criterion(softmax_share="2")
