@@ -1,6 +1,7 @@
 """Every registered arch is accounted for: its twin equals it, or the reason why there is none."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,24 @@ def test_published_names_stay(arch):
 
 def test_no_twin_has_a_twin():
     assert not [arch for arch in registry.ARCH_MODEL_REGISTRY if arch.count("_entmax") > 1]
+
+
+def test_the_page_gives_the_reasons():
+    """docs/recipes.md: every model without a sparse output, or without a twin, and why."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+    tables = page.read_text(encoding="utf-8").split("## Attention only")[1].split("## No twin")
+    attention_only, refused = (
+        {
+            model: why
+            for models, why in re.findall(r"^\| (`.+`) \| (.+) \|$", table, re.M)
+            for model in re.findall(r"`(\w+)`", models)
+        }
+        for table in tables
+    )
+    assert refused == REFUSED
+    twins = {name_of(arch): registry.ARCH_MODEL_REGISTRY.get(f"{arch}_entmax") for arch in STOCK}
+    expected = {name: twin.no_output for name, twin in twins.items() if twin and twin.no_output}
+    assert attention_only == expected
 
 
 # ---- what is built
