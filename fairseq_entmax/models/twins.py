@@ -23,7 +23,14 @@ _OUR_CRITERIONS = ("entmax_loss", "entmax_loss_with_alignment", "masked_entmax_l
 
 
 class SparseTwin:
-    """Mix-in before a stock model class; see :func:`register_twin`."""
+    """Mix-in before a stock model class; see :func:`register_twin`.
+
+    Example::
+
+        >>> twin = registry.ARCH_MODEL_REGISTRY["bart_base_entmax"]
+        >>> twin.stock.__name__, twin.attentions
+        ('BARTModel', ('encoder', 'decoder', 'cross'))
+    """
 
     stock: Type[BaseFairseqModel]
     no_output: str = ""  # why the model's output stays softmax, if so

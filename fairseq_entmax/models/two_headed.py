@@ -97,9 +97,11 @@ class TwoHeadedEncoder(FairseqEncoder):
         return torch.where(unknown, resolved, kinds)
 
     def reorder_encoder_out(self, encoder_out: TwoHeadedEncoderOut, new_order: Tensor):
+        """The states in another order of lines, new_order (n,)."""
         return TwoHeadedEncoderOut(*(part.index_select(1, new_order) for part in encoder_out))
 
     def max_positions(self):
+        """The longest line, in symbols."""
         return self.max_source_positions
 
 
@@ -183,6 +185,10 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
     Source:
         Peters and Martins, "IT-IST at the SIGMORPHON 2019 Shared Task: Sparse Two-headed Models
         for Inflection".
+
+    Example::
+
+        $ fairseq-train ... --arch two_headed_lstm_entmax --gate sparsemax --task inflection
     """
 
     defaults: ClassVar[Dict[str, Any]] = {
@@ -255,6 +261,7 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
 
 @register_model_architecture("two_headed_lstm_entmax", "two_headed_lstm_entmax")
 def two_headed_lstm_entmax(args):
+    """The sizes of fairseq's ``lstm``."""
     TwoHeadedLSTMModel.configure(args)
     stock.base_architecture(args)
 

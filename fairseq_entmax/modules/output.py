@@ -1,7 +1,7 @@
 """The output layer: a mix-in that gives any fairseq decoder entmax probabilities."""
 
 from functools import lru_cache
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.models import FairseqDecoder
@@ -40,7 +40,7 @@ class EntmaxOutputMixin:
         net_output: Tuple[Tensor, Optional[Dict[str, List[Optional[Tensor]]]]],
         log_probs: bool,
         sample: Optional[Dict[str, Tensor]] = None,
-    ):
+    ) -> Tensor:
         """p = entmax_alpha(scores) in float32, or its logarithm (-inf where p = 0).
 
         Args:
@@ -82,6 +82,15 @@ def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
 
     Raises:
         ValueError: alpha < 1, or it has an adaptive softmax (which alpha = 1 leaves as it is).
+
+    Example::
+
+        >>> from fairseq.data import Dictionary
+        >>> from fairseq.models.fconv import FConvDecoder
+        >>> decoder = sparsify_output(FConvDecoder(Dictionary(), convolutions=((8, 3),)), 2.0)
+        >>> scores = torch.tensor([[[2.0, 1.0, 0.0]]])
+        >>> decoder.get_normalized_probs((scores, None), log_probs=False).tolist()
+        [[[1.0, 0.0, 0.0]]]
     """
     check_output_alpha(alpha)
     adaptive = getattr(decoder, "adaptive_softmax", None)
@@ -91,20 +100,21 @@ def sparsify_output(decoder: FairseqDecoder, alpha: float) -> FairseqDecoder:
         cutoff = f"--adaptive-softmax-cutoff {','.join(map(str, adaptive.cutoff))}"
         raise ValueError(_ADAPTIVE.format(flag=cutoff, alpha=alpha))
     if not isinstance(decoder, EntmaxOutputMixin):
+        stock: Any = type(decoder)
         # models hold their decoder in places of their own, or share it
-        decoder.__class__ = sparse_class(type(decoder))
+        decoder.__class__ = sparse_class(stock)
     decoder.output_alpha = float(alpha)
     return decoder
 
 
 @lru_cache(maxsize=None)
-def sparse_class(stock: Type[FairseqDecoder]) -> Type[FairseqDecoder]:
+def sparse_class(stock: Any) -> Any:
     """The decoder class with entmax probabilities, one for each stock class."""
     bases = (EntmaxOutputMixin, stock)
     return type(f"Entmax{stock.__name__}", bases, {"stock_class": stock, "__doc__": stock.__doc__})
 
 
-def _new_sparse(stock: Type[FairseqDecoder]) -> FairseqDecoder:
+def _new_sparse(stock: Any) -> FairseqDecoder:
     cls = sparse_class(stock)
     return cls.__new__(cls)
 
@@ -130,6 +140,9 @@ def narrow_scores(decoder: nn.Module) -> None:
 
 
 def check_output_alpha(alpha: float) -> None:
+    """Raises:
+    ValueError: no alpha of an output layer.
+    """
     if not alpha >= 1:
         raise ValueError(f"--output-alpha must be >= 1 (1 is softmax, 2 is sparsemax), got {alpha}")
 
