@@ -67,16 +67,28 @@ class SparseTwin:
         """
         args, config = _settings(cls.stock, args)
         cls.configure(args)
+        why_not = cls.no_output or _why_not_alone(task)
+        if why_not and criterion_name(args) in _OUR_CRITERIONS:
+            raise ValueError(f"--criterion {criterion_name(args)}: {why_not}")
         if not cls.no_output:
             check_output_args(args)
-        elif criterion_name(args) in _OUR_CRITERIONS:
-            raise ValueError(f"--criterion {criterion_name(args)}: {cls.no_output}")
+        if not criterion_name(args):  # hydra keeps it elsewhere; lstm reads it
+            args.criterion = "entmax_loss"
         model = super().build_model(config, task)  # type: ignore[misc]
         options = sparsify_options(args)
         if not attention_places(model) and options["attention_alpha"] in (1, DEFAULT_ALPHA):
             options = {"attention_alpha": 1.0}  # nobody asked: it was built without attention
         output_alpha = None if cls.no_output else args.output_alpha
         return sparsify(model, output_alpha, untrained=True, **options)
+
+
+def _why_not_alone(task: Any) -> str:
+    """Why a criterion of one decoder does not train the whole model; "" if it does."""
+    further = ", ".join(getattr(task, "multitask_tasks", None) or ())
+    return further and (
+        f"--multitask-config-yaml gives the model further decoders ({further}), which fairseq's "
+        "own criterion alone trains: use it with --output-alpha 1 (attention may be sparse)"
+    )
 
 
 def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]:
@@ -92,8 +104,6 @@ def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]
         args = Namespace(**OmegaConf.to_container(args, resolve=True))
     elif dataclass is not None:
         config = dataclass.from_namespace(args)
-    if getattr(args, "criterion", None) is None:  # hydra keeps it elsewhere; lstm reads it
-        args.criterion = "entmax_loss"
     return args, args if config is None else config
 
 

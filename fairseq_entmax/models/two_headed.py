@@ -214,29 +214,25 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
             action="store_true",
             help="the gated heads have one output projection, not one each",
         )
-        parser.add_argument(
-            "--tag-layers",
-            type=int,
-            metavar="N",
-            help="layers of the features' encoder (default: 1)",
-        )
-        parser.add_argument(
-            "--language-embed-dim",
-            type=int,
-            metavar="N",
-            help="size of an embedding of the language at each character (default: 0, none)",
-        )
-        parser.add_argument(
-            "--tag-summary-dim",
-            type=int,
-            metavar="N",
-            help="size of a summary of the features at each character, 0 for none (default: 64)",
-        )
+        for flag, explanation in (
+            ("--tag-layers", "layers of the features' encoder (default: 1)"),
+            (
+                "--language-embed-dim",
+                "size of an embedding of the language at each character (default: 0, none)",
+            ),
+            (
+                "--tag-summary-dim",
+                "size of a summary of the features at each character, 0 for none (default: 64)",
+            ),
+        ):
+            parser.add_argument(flag, type=int, metavar="N", help=explanation)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "TwoHeadedLSTMModel":
-        """Raises:
-        ValueError: as the LSTM's, or ``--decoder-attention 0``.
+        """The LSTM with two encoders and a two-headed attention.
+
+        Raises:
+            ValueError: as the LSTM's, or ``--decoder-attention 0``.
         """
         cls.configure(args)
         if not utils.eval_bool(getattr(args, "decoder_attention", None) or "1"):

@@ -12,7 +12,10 @@ from fairseq_entmax.functional.mapping import entmax_dense
 
 from .output_weights import output_weights_of
 
-_CROSS_ENTROPIES = ("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss")
+_CROSS_ENTROPIES = (
+    *("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss"),
+    *("speech_to_unit", "speech_to_unit_2pass"),
+)
 _ADAPTIVE = (
     "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse "
     "(--output-alpha {alpha}): drop {flag}, or use the stock arch, or set --output-alpha 1"
