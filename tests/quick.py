@@ -3,35 +3,60 @@
 The rest is run by ``make test``. A name here is the end of a file's or a test's name.
 """
 
-# what takes long: whole commands, hundreds of models, TorchScript, derivatives by finite
-# differences, searches for counterexamples, the oracle against numerical optimisation, every
-# build of the kernels
+# what takes long: whole commands and processes, hundreds of models, TorchScript, derivatives by
+# finite differences, searches for counterexamples, the oracle against numerical optimisation,
+# every build of the kernels
 SLOW = (
     "analysis/test_search.py",
+    "compat/test_hostile.py",
+    "compat/test_old_torch.py",
+    "compat/test_scripting.py",
+    "compat/test_torn.py",
+    "criterions/test_two_processes.py",
     "decoding/test_certificate.py",
     "decoding/test_exact.py",
     "functional/test_entmax_alpha_tensor.py",
     "functional/test_gradients.py",
+    "functional/test_large_alpha.py",
     "functional/test_loss_gradients.py",
     "functional/test_properties.py",
     "functional/test_reference.py",
     "functional/test_scripting.py",
+    "kernels/test_memory.py",
     "kernels/test_native.py",
-    "kernels/test_switching.py",
     "test_100_000_classes",
     "test_16_bit_errs_by_its_own_rounding_only",
     "test_a_broken_row_is_nan_and_stays_alone",
+    "test_a_full_disk",
     "test_a_million_classes",
     "test_a_million_near_uniform_classes",
+    "test_an_arch_registered_later_gets_a_twin",
+    "test_an_unknown_repair_is_said",
+    "test_arch_builds_with_the_stock_parameters",
     "test_equals_the_plain_recomputation",
     "test_float64_equals_the_oracle",
     "test_gradcheck",
+    "test_gradient",
+    "test_loss_is_never_negative",
     "test_many_rows_are_solved_like_few",
+    "test_modules_imported_later_read_literals",
+    "test_nearly_even_rows_lose_nothing",
+    "test_no_column_of_the_support_is_lost",
+    "test_no_dead_hypothesis_and_no_crash_on_random_models",
     "test_only_some_inputs_need_gradients",
+    "test_repairs_are_not_told_unasked",
+    "test_repairs_can_be_switched_off",
     "test_script",
     "test_script_probs",
+    "test_solve_loss",
+    "test_the_order_of_imports_does_not_matter",
+    "test_the_same_bits_every_time_and_on_any_number_of_threads",
     "test_the_scores_of_all_rows_never_exist",
+    "test_threads_are_those_of_torch",
+    "test_torchscript_compiles_the_stock_search",
     "test_twenty_steps_lower_the_loss",
+    "test_twin_has_the_stock_parameters_and_sparse_parts",
+    "test_without_libraries_torch_does_it",
 )
 LONG_ROWS = "10007"  # a length, in the parameters of a test
 

@@ -69,6 +69,7 @@ class Inputs:
         self.cuda = torch.cuda.is_available() and not cpu
 
     def batches(self, size: int) -> Iterator[Row]:
+        """Batches of ``size`` sentences as fairseq collates them, on the device of the models."""
         n = min(self.sentences, len(self.dataset))
         for start in range(0, n, size):
             rows = [self.dataset[i] for i in range(start, min(start + size, n))]
@@ -76,6 +77,7 @@ class Inputs:
             yield utils.move_to_cuda(batch) if self.cuda else batch
 
     def models(self, paths: str) -> List[Any]:
+        """The models of one checkpoint, or of an ensemble ``a.pt:b.pt``, ready to decode."""
         models, _ = checkpoint_utils.load_model_ensemble(utils.split_paths(paths), task=self.task)
         for model in models:
             model.eval()
@@ -172,6 +174,11 @@ def _cell(value: Any) -> str:
 
 
 def named_path(text: str) -> Tuple[str, str]:
+    """NAME=CHECKPOINT[:CHECKPOINT...] in two parts.
+
+    Raises:
+        argparse.ArgumentTypeError: it has another form, or a file is missing.
+    """
     name, equals, paths = text.partition("=")
     missing = [path for path in utils.split_paths(paths) if not os.path.isfile(path)]
     if not equals or not paths or missing:
@@ -183,12 +190,18 @@ def named_path(text: str) -> Tuple[str, str]:
 
 
 def at_least_one(text: str) -> int:
+    """A whole number of the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is below 1, or none.
+    """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
     return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line of this module."""
     made = argparse.ArgumentParser(
         prog="python -m fairseq_entmax.analysis.search", description=__doc__.splitlines()[0]
     )
@@ -210,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    """Print the table, and write ``--json``, rewritten after each model."""
     args = parser().parse_args()
     inputs = Inputs(args.data, args.subset, args.languages, args.sentences, args.cpu)
     rows: List[Row] = []

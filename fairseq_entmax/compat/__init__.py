@@ -5,7 +5,18 @@ applied when the package is imported, those whose fault is there; ``FAIRSEQ_ENTM
 a list of their names, switches them off; ``LOGLEVEL=DEBUG`` says what became of each.
 """
 
-from . import batches, checkpoints, configs, copies, decoding, names, precision, shards, tasks
+from . import (
+    batches,
+    checkpoints,
+    configs,
+    copies,
+    decoding,
+    names,
+    precision,
+    processes,
+    shards,
+    tasks,
+)
 from .repairs import REPAIRS, apply
 
 __all__ = [
@@ -18,6 +29,7 @@ __all__ = [
     "decoding",
     "names",
     "precision",
+    "processes",
     "shards",
     "tasks",
 ]

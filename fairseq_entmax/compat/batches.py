@@ -90,8 +90,8 @@ def _resumes_with_other_batches() -> bool:
 def keep_batches_on_resuming() -> None:
     """Resume a training with the batches it had.
 
-    Fault: a training puts its sentences into batches once, by the seed of epoch 1, but one that is
-    resumed by the seed of its first epoch: other batches, other losses than unbroken.
+    Fault: an unbroken training forms its batches once, by the seed of epoch 1; a resumed one forms
+    them by the seed of the epoch that it resumes in, so batches and losses differ.
     Versions: fairseq main and ve-fairseq 0.12.3. Test: tests/cli/test_resume.py.
     """
 

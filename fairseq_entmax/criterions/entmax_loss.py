@@ -25,6 +25,8 @@ _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 
 @dataclass
 class EntmaxLossConfig(FairseqDataclass):
+    """The flags of ``--criterion entmax_loss``."""
+
     label_smoothing: float = field(
         default=0.0,
         metadata={"help": "epsilon of Fenchel-Young label smoothing, 0 means none"},
@@ -76,6 +78,10 @@ class EntmaxLossCriterion(FairseqCriterion):
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 3; label smoothing: Peters and Martins 2021.
+
+    Example::
+
+        $ fairseq-train ... --arch bart_base_entmax --criterion entmax_loss --label-smoothing 0.01
     """
 
     def __init__(

@@ -18,6 +18,8 @@ from .models import unwrapped
 
 @dataclass
 class EntmaxLossWithAlignmentConfig(EntmaxLossConfig):
+    """Those of ``entmax_loss``, and the weight of the alignments."""
+
     alignment_lambda: float = field(default=0.05, metadata={"help": "weight of the alignment loss"})
 
 

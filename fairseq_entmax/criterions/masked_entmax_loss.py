@@ -21,6 +21,10 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 3.
+
+    Example::
+
+        $ fairseq-train ... --task masked_lm --arch roberta_entmax --criterion masked_entmax_loss
     """
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True):

@@ -55,10 +55,12 @@ def feature_symbol(feature: str) -> str:
 
 
 def language_symbol(language: str) -> str:
+    """The symbol of a language such as german."""
     return f"{_LANGUAGE}{language}>"
 
 
 def is_language(symbol: str) -> bool:
+    """Whether a symbol is that of a language."""
     return symbol.startswith(_LANGUAGE) and symbol.endswith(">")
 
 

@@ -1,6 +1,7 @@
 """What a finished search proves about one sentence, in numbers that allow for rounding."""
 
-from typing import NamedTuple, Optional, TypeVar, Union
+import math
+from typing import NamedTuple, Optional, TypeVar
 
 from torch import Tensor
 
@@ -48,28 +49,35 @@ class Objective(NamedTuple):
     """The score that ranks strings: log p / length ** len_penalty, where 0 is log p itself.
 
     Lengths count EOS; ``longest`` is that of the longest allowed string.
+
+    Example::
+
+        >>> ranking = Objective(len_penalty=1.0, longest=4)
+        >>> ranking.score(-6.0, length=2), ranking.bound(-6.0, length=2)
+        (-3.0, -1.5)
     """
 
     len_penalty: float
     longest: int
 
-    def score(self, log_prob: Number, length: Union[int, Tensor]) -> Number:
-        return log_prob / length**self.len_penalty
+    def score(self, log_prob: Number, length: int) -> Number:
+        """The score of strings of ``length`` tokens, a float or (n,) as log p is."""
+        return log_prob / math.pow(length, self.len_penalty)
 
-    def bound(self, log_prob: Number, length: Union[int, Tensor]) -> Number:
+    def bound(self, log_prob: Number, length: int) -> Number:
         """The highest score of a string that begins with a prefix and has at least ``length``
         tokens: log p only falls, and a positive penalty favours the longest.
         """
         return self.score(log_prob, self.longest if self.len_penalty > 0 else length)
 
 
-def upper(log_prob: Number, length: Union[int, Tensor], eps: float) -> Number:
+def upper(log_prob: Number, length: int, eps: float) -> Number:
     """No less than the true log p of ``length`` tokens that were added up in numbers of ``eps``."""
     share = _SAFETY * eps * (length + 1)
     return log_prob * (1 - share) + share
 
 
-def lower(log_prob: Number, length: Union[int, Tensor], eps: float) -> Number:
+def lower(log_prob: Number, length: int, eps: float) -> Number:
     """No more than the true log p; see :func:`upper`."""
     share = _SAFETY * eps * (length + 1)
     return log_prob * (1 + share) - share

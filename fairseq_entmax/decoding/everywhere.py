@@ -4,9 +4,13 @@ fairseq's beam search ends a sentence only with ``beam`` finished hypotheses of 
 the whole batch (``AssertionError: 200 < 200``). Commands, hub and validation ask
 ``task.build_generator``; online back-translation, mBART's task and user code build their own.
 TorchScript compiles the stock search inside, which knows nothing of p = 0.
+
+A sparse language model beside a translation model (``--lm-path``) vetoes words: log p + w log q is
+-inf where its q = 0, so the search is the sparse one whatever the translation model is.
 """
 
 import functools
+import math
 from typing import Any, Iterable, Optional
 
 from fairseq.sequence_generator import SequenceGenerator
@@ -29,6 +33,27 @@ def is_sparse(models: Iterable[Any]) -> bool:
     return any((output_alpha_of(model) or 1) > 1 for model in getattr(models, "models", models))
 
 
+def fuse_sparse_language_model(generator: Any) -> bool:
+    """Whether the generator adds w log q of a sparse language model, q = 0 being a veto.
+
+    With w = 0 the language model is taken out: 0 * -inf is NaN, which fairseq takes for a veto.
+
+    Raises:
+        ValueError: w is negative, so that a word of q = 0 would be infinitely good, or no number.
+    """
+    language_model, weight = generator.lm_model, generator.lm_weight
+    if language_model is None or not is_sparse([language_model]):
+        return False
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"--lm-weight must be a number >= 0 with a sparse language model, whose words of "
+            f"probability zero have log-probability -inf, got {weight}"
+        )
+    if weight == 0:
+        generator.lm_model = None
+    return bool(weight > 0)
+
+
 def install() -> None:
     """Adapt what fairseq builds from now on; once per process."""
     if hasattr(SequenceGenerator.__init__, _MARK):
@@ -38,7 +63,7 @@ def install() -> None:
     @functools.wraps(build)
     def __init__(self: Any, models: Any, *args: Any, **kwargs: Any) -> None:
         build(self, models, *args, **kwargs)
-        if is_sparse(models):
+        if fuse_sparse_language_model(self) or is_sparse(models):
             make_sparse(self)
 
     @functools.wraps(ask)

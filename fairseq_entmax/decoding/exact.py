@@ -110,6 +110,7 @@ class ExactSearch:
         return self.enough_mass(known[: proof.proven])
 
     def enough_mass(self, proven: List[Found]) -> bool:
+        """Whether these strings have the probability that was asked for."""
         return self.mass is not None and _mass(proven) >= self.mass
 
     def _answer(

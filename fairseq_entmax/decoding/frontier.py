@@ -24,6 +24,7 @@ class Parents(NamedTuple):
     history: Tensor
 
     def bytes(self) -> int:
+        """The memory that the state of these prefixes takes."""
         tensors = [self.tokens, self.history, *_tensors(self.states)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -37,13 +38,15 @@ class Prefixes(NamedTuple):
     log_prob: Tensor
     sentence: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return self.token.numel()
 
     def select(self, which: Tensor) -> "Prefixes":
+        """Some of them: indices, or a mask (n,)."""
         return Prefixes(self.parents, *(column[which] for column in self[1:]))
 
     def bytes(self) -> int:
+        """The memory that they take, with their parents."""
         return self.parents.bytes() + 4 * 8 * len(self)
 
 
@@ -223,6 +226,7 @@ class Frontier:
             sizes.pop(worst)
 
     def leave_out(self, prefixes: Prefixes) -> None:
+        """Book prefixes that are not continued: the largest log p, and the mass."""
         self.bound.scatter_reduce_(0, prefixes.sentence, prefixes.log_prob, "amax")
         self.pruned.index_add_(0, prefixes.sentence, prefixes.log_prob.exp())
 

@@ -22,6 +22,8 @@ class BeamLedger:
         certify: also account for what is dropped, which costs a pass over the probabilities.
     """
 
+    rows: Tensor  # sentences still at work
+
     def __init__(self, objective: Objective, eos: int, unk: int, nbest: int, certify: bool) -> None:
         self.objective, self.eos, self.unk = objective, eos, unk
         self.nbest, self.certify = nbest, certify
@@ -61,7 +63,7 @@ class BeamLedger:
 
     def _open(self, lprobs: Tensor) -> None:
         n = lprobs.size(0)
-        double = {"dtype": torch.float64, "device": lprobs.device}
+        double: Dict[str, Any] = {"dtype": torch.float64, "device": lprobs.device}
         self.eps = torch.finfo(lprobs.dtype).eps
         self.rows = torch.arange(n, device=lprobs.device)
         self.n_finished = torch.zeros_like(self.rows)

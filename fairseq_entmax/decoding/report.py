@@ -132,6 +132,7 @@ class SearchLog:
             unfinished(self.tree).write_text("", encoding="utf-8")
 
     def add(self, ids: List[int], sentences: List[List[Dict[str, Any]]]) -> None:
+        """Book a batch: the numbers of its sentences, and the hypotheses of each."""
         found = [hypotheses[0]["certificate"] for hypotheses in sentences]
         self.certificates += found
         if self.lines:

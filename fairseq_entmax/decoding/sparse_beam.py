@@ -67,8 +67,10 @@ class SparseSearch(nn.Module):
         """
         if isinstance(self.inner, Sampling):
             return self._sampling_step(step, lprobs, scores)
-        candidates = self.inner.step(step, lprobs, scores, prev_output_tokens, original_batch_idxs)
-        candidates = self._bury_dead(*candidates, width=2 * lprobs.size(1))
+        found: Candidates = self.inner.step(
+            step, lprobs, scores, prev_output_tokens, original_batch_idxs
+        )
+        candidates = self._bury_dead(*found, width=2 * lprobs.size(1))
         if self.inner.supports_constraints:
             candidates = self._living_first(*candidates)
         if self.ledger is not None:
@@ -208,7 +210,9 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
         return found
 
     @functools.wraps(force)
-    def force_sparse(step: int, lprobs: Tensor, scores: Any, tokens: Any, prefix: Any, beam: int):
+    def force_sparse(
+        step: int, lprobs: Tensor, scores: Any, tokens: Any, prefix: Any, beam: int
+    ) -> Any:
         lprobs, tokens, scores = force(step, lprobs, scores, tokens, prefix, beam)
         return search.allow_forced(step, lprobs, prefix), tokens, scores
 
@@ -260,7 +264,7 @@ def longest_allowed(generator: Any, sample: Dict[str, Any]) -> int:
     net_input = sample["net_input"]
     source = net_input["src_tokens"] if "src_tokens" in net_input else net_input["source"]
     length = int(generator.max_len_a * source.size(1) + generator.max_len_b)
-    return min(length, generator.max_len - 1)
+    return min(length, int(generator.max_len) - 1)
 
 
 def _distinct(hypotheses: List[Hypothesis]) -> List[Hypothesis]:

@@ -12,6 +12,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_scores(scores: Tensor) -> None:
+    """scores are floating point, with classes in the last dimension."""
     if not isinstance(scores, Tensor):
         raise ValueError(f"scores must be a tensor, got {type(scores).__name__}")
     if scores.dtype not in _FLOATS:
@@ -76,16 +77,19 @@ def check_target(scores: Tensor, target: Tensor, ignore_index: int) -> None:
 
 
 def check_reduction(reduction: str) -> None:
+    """reduction is one of 'none', 'sum' and 'mean'."""
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
 
 
 def check_label_smoothing(label_smoothing: float) -> None:
+    """label_smoothing lies in [0, 1)."""
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
 
 
 def check_smoothing_probs(smoothing_probs: Optional[Tensor], n_classes: int) -> None:
+    """smoothing_probs is None, or a finite frequency >= 0 for each class."""
     if smoothing_probs is None:
         return
     if smoothing_probs.shape != (n_classes,) or not smoothing_probs.is_floating_point():

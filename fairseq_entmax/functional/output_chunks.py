@@ -23,6 +23,7 @@ class SparseGradient(NamedTuple):
 
 
 def linear_scores(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """W x + b: x (N, d), weight (V, d), bias (V,) -> (N, V)."""
     return torch.nn.functional.linear(x, weight, bias)
 
 

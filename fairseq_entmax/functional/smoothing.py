@@ -59,6 +59,7 @@ class LinearSmoothing(NamedTuple):
     def of(
         cls, x: Tensor, weight: Tensor, bias: Optional[Tensor], y: Tensor, options: Options
     ) -> "LinearSmoothing":
+        """What the term needs of features x (N, d), weight (V, d), bias (V,) and targets (N,)."""
         kept, allowed = y != options.ignore_index, weight.new_ones(len(weight))
         if bias is not None:
             allowed = (bias > -math.inf).to(weight)
@@ -68,6 +69,7 @@ class LinearSmoothing(NamedTuple):
         return cls(x, bias, y, kept, q, weight[y] - q @ weight, options.label_smoothing)
 
     def term(self) -> Tensor:
+        """The share of each row in the loss, (N,)."""
         term = (self.x * self.difference).sum(-1)
         if self.bias is not None:
             mean = self.q @ self.bias.masked_fill(self.bias == -math.inf, 0.0)

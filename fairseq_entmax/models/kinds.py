@@ -1,4 +1,4 @@
-"""What fairseq's models have that can be sparse, known before one is built."""
+"""Which parts of each of fairseq's models can be sparse, known before one is built."""
 
 from typing import Dict, Tuple, Type
 
@@ -15,7 +15,7 @@ from fairseq_entmax.modules.sparsify import AttentionAlphas
 _ALL = AttentionAlphas._fields
 _MASKED = ("roberta", "xmod", "masked_lm")
 
-# models whose parts another library builds or splits over devices: nothing of fairseq's to replace
+# their attention is not fairseq's own, so there is nothing to replace
 REFUSED: Dict[str, str] = {
     "model_parallel_roberta": "its attention is split over devices by Megatron",
     "model_parallel_transformer_lm": "its attention is split over devices by Megatron",

@@ -16,6 +16,10 @@ class LSTMEntmaxModel(SparseTwin, LSTMModel):
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 4.
+
+    Example::
+
+        $ fairseq-train ... --arch lstm_entmax --attention-score mlp --criterion entmax_loss
     """
 
     stock = LSTMModel

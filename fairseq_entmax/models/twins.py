@@ -24,7 +24,14 @@ _OUR_CRITERIONS = ("entmax_loss", "entmax_loss_with_alignment", "masked_entmax_l
 
 
 class SparseTwin:
-    """Mix-in before a stock model class; see :func:`register_twin`."""
+    """Mix-in before a stock model class; see :func:`register_twin`.
+
+    Example::
+
+        >>> twin = registry.ARCH_MODEL_REGISTRY["bart_base_entmax"]
+        >>> twin.stock.__name__, twin.attentions
+        ('BARTModel', ('encoder', 'decoder', 'cross'))
+    """
 
     stock: Type[BaseFairseqModel]
     no_output: str = ""  # why the model's output stays softmax, if so
@@ -61,10 +68,13 @@ class SparseTwin:
         """
         args, config = _settings(cls.stock, args)
         cls.configure(args)
+        why_not = cls.no_output or _why_not_alone(task)
+        if why_not and criterion_name(args) in _OUR_CRITERIONS:
+            raise ValueError(f"--criterion {criterion_name(args)}: {why_not}")
         if not cls.no_output:
             check_output_args(args)
-        elif criterion_name(args) in _OUR_CRITERIONS:
-            raise ValueError(f"--criterion {criterion_name(args)}: {cls.no_output}")
+        if not criterion_name(args):  # hydra keeps it elsewhere; lstm reads it
+            args.criterion = "entmax_loss"
         model = super().build_model(config, task)  # type: ignore[misc]
         options = sparsify_options(args)
         if not attention_places(model) and options["attention_alpha"] in (1, DEFAULT_ALPHA):
@@ -77,6 +87,15 @@ class SparseTwin:
             getattr(args, f"{kind}_alpha_schedule", None) for kind in ("output", "attention")
         )
         return schedule_alphas(model, *schedules)
+
+
+def _why_not_alone(task: Any) -> str:
+    """Why a criterion of one decoder does not train the whole model; "" if it does."""
+    further = ", ".join(getattr(task, "multitask_tasks", None) or ())
+    return further and (
+        f"--multitask-config-yaml gives the model further decoders ({further}), which fairseq's "
+        "own criterion alone trains: use it with --output-alpha 1 (attention may be sparse)"
+    )
 
 
 def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]:
@@ -92,8 +111,6 @@ def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]
         args = Namespace(**OmegaConf.to_container(args, resolve=True))
     elif dataclass is not None:
         config = dataclass.from_namespace(args)
-    if getattr(args, "criterion", None) is None:  # hydra keeps it elsewhere; lstm reads it
-        args.criterion = "entmax_loss"
     return args, args if config is None else config
 
 

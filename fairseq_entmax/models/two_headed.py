@@ -97,9 +97,11 @@ class TwoHeadedEncoder(FairseqEncoder):
         return torch.where(unknown, resolved, kinds)
 
     def reorder_encoder_out(self, encoder_out: TwoHeadedEncoderOut, new_order: Tensor):
+        """The states in another order of lines, new_order (n,)."""
         return TwoHeadedEncoderOut(*(part.index_select(1, new_order) for part in encoder_out))
 
     def max_positions(self):
+        """The longest line, in symbols."""
         return self.max_source_positions
 
 
@@ -183,6 +185,10 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
     Source:
         Peters and Martins, "IT-IST at the SIGMORPHON 2019 Shared Task: Sparse Two-headed Models
         for Inflection".
+
+    Example::
+
+        $ fairseq-train ... --arch two_headed_lstm_entmax --gate sparsemax --task inflection
     """
 
     defaults: ClassVar[Dict[str, Any]] = {
@@ -208,29 +214,25 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
             action="store_true",
             help="the gated heads have one output projection, not one each",
         )
-        parser.add_argument(
-            "--tag-layers",
-            type=int,
-            metavar="N",
-            help="layers of the features' encoder (default: 1)",
-        )
-        parser.add_argument(
-            "--language-embed-dim",
-            type=int,
-            metavar="N",
-            help="size of an embedding of the language at each character (default: 0, none)",
-        )
-        parser.add_argument(
-            "--tag-summary-dim",
-            type=int,
-            metavar="N",
-            help="size of a summary of the features at each character, 0 for none (default: 64)",
-        )
+        for flag, explanation in (
+            ("--tag-layers", "layers of the features' encoder (default: 1)"),
+            (
+                "--language-embed-dim",
+                "size of an embedding of the language at each character (default: 0, none)",
+            ),
+            (
+                "--tag-summary-dim",
+                "size of a summary of the features at each character, 0 for none (default: 64)",
+            ),
+        ):
+            parser.add_argument(flag, type=int, metavar="N", help=explanation)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "TwoHeadedLSTMModel":
-        """Raises:
-        ValueError: as the LSTM's, or ``--decoder-attention 0``.
+        """The LSTM with two encoders and a two-headed attention.
+
+        Raises:
+            ValueError: as the LSTM's, or ``--decoder-attention 0``.
         """
         cls.configure(args)
         if not utils.eval_bool(getattr(args, "decoder_attention", None) or "1"):
@@ -255,6 +257,7 @@ class TwoHeadedLSTMModel(LSTMEntmaxModel):
 
 @register_model_architecture("two_headed_lstm_entmax", "two_headed_lstm_entmax")
 def two_headed_lstm_entmax(args):
+    """The sizes of fairseq's ``lstm``."""
     TwoHeadedLSTMModel.configure(args)
     stock.base_architecture(args)
 

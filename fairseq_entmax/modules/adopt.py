@@ -17,6 +17,15 @@ def adopt(cls: Type[Module], built: nn.Module, **attributes: Any) -> Module:
 
     Raises:
         TypeError: ``cls`` does not extend the class of ``built``.
+
+    Example::
+
+        >>> class Doubled(nn.Linear):
+        ...     def forward(self, x):
+        ...         return 2 * super().forward(x)
+        >>> built = nn.Linear(2, 2)
+        >>> adopt(Doubled, built).weight is built.weight
+        True
     """
     if not issubclass(cls, type(built)):
         raise TypeError(f"{cls.__name__} does not extend {type(built).__name__}")

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from types import FunctionType
-from typing import Any, Callable, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Type
 
 import torch
 from fairseq.models import fconv, lstm
@@ -67,6 +67,12 @@ def sparse_twin_of(attention: nn.Module, wanted: SparseAttention) -> nn.Module:
     Raises:
         ValueError: it cannot learn its alpha, or has a softmax of its own (a subclass of fairseq's
             multi-head attention).
+
+    Example::
+
+        >>> twin = sparse_twin_of(MultiheadAttention(4, 2), SparseAttention(alpha=1.5))
+        >>> type(twin).__name__
+        'EntmaxMultiheadAttention'
     """
     alpha, learn_alpha, temperature, score = wanted
     if isinstance(attention, MultiheadAttention):
@@ -75,12 +81,15 @@ def sparse_twin_of(attention: nn.Module, wanted: SparseAttention) -> nn.Module:
                 f"{type(attention).__name__} has a softmax of its own and no sparse twin: set its "
                 f"attention alpha to 1 (got {alpha})"
             )
-        return EntmaxMultiheadAttention.from_stock(attention, alpha, learn_alpha, temperature)
+        twin: nn.Module = EntmaxMultiheadAttention.from_stock(
+            attention, alpha, learn_alpha, temperature
+        )
+        return twin
     if has_score(attention):
         return EntmaxLuongAttention.from_stock(attention, alpha, score, learn_alpha)
     if learn_alpha:
         raise ValueError(f"{type(attention).__name__} cannot learn its alpha")
-    stock = getattr(attention, "stock_class", type(attention))
+    stock: Any = getattr(attention, "stock_class", type(attention))
     if temperature is None:
         temperature = default_temperature(alpha) if has_temperature(attention) else 1.0
     attention.__class__ = stock if alpha == 1 else with_entmax(stock, alpha, temperature)
@@ -97,13 +106,13 @@ class _Rebuilt:
         return _new, (self.stock_class, *self.entmax), self.__dict__
 
 
-def _new(stock: Type[nn.Module], alpha: float, temperature: float) -> nn.Module:
+def _new(stock: Any, alpha: float, temperature: float) -> Any:
     cls = with_entmax(stock, alpha, temperature)
     return cls.__new__(cls)
 
 
 @lru_cache(maxsize=None)
-def with_entmax(stock: Type[nn.Module], alpha: float, temperature: float) -> Type[nn.Module]:
+def with_entmax(stock: Any, alpha: float, temperature: float) -> Any:
     """A subclass whose methods call entmax where those of ``stock`` call softmax."""
     methods = {
         name: _rebound(function, _normaliser(alpha, temperature))
@@ -124,7 +133,7 @@ def _normaliser(alpha: float, temperature: float) -> Callable[..., torch.Tensor]
 
 def _rebound(function: FunctionType, softmax: Callable[..., torch.Tensor]) -> Any:
     """The same function where ``F.softmax`` or ``torch.softmax`` is ``softmax``."""
-    seen = {
+    seen: Dict[str, Any] = {
         name: _Functions(function.__globals__[name], softmax)
         for name in ("F", "torch")
         if name in function.__globals__

@@ -21,6 +21,11 @@ class LearnedAlpha(nn.Module):
 
     Source:
         Correia, Niculae, Martins (EMNLP 2019), section 3.2.
+
+    Example::
+
+        >>> LearnedAlpha(n_heads=2, start=1.5)().tolist()
+        [1.5, 1.5]
     """
 
     def __init__(self, n_heads: int, start: float) -> None:
@@ -51,6 +56,9 @@ class LearnedAlpha(nn.Module):
 
 
 def check_learned_start(alpha: float) -> None:
+    """Raises:
+    ValueError: a learned alpha cannot start there.
+    """
     if not 1 < alpha < 2:
         raise ValueError(
             f"--learn-attention-alpha moves alpha within (1, 2) and starts from "

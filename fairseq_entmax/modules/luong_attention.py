@@ -44,6 +44,14 @@ class EntmaxLuongAttention(nn.Module):
     Source:
         Luong, Pham, Manning (EMNLP 2015), eq. 5-8; Bahdanau et al. (ICLR 2015), appendix A.1.2;
         Peters, Niculae, Martins (ACL 2019), section 4.
+
+    Example::
+
+        >>> attention = EntmaxLuongAttention(2, 2, 2, alpha=2, score="dot")
+        >>> source = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # src_len 2, bsz 1
+        >>> _, probs = attention(torch.tensor([[3.0, 0.0]]), source, None)
+        >>> probs.tolist()
+        [[1.0], [0.0]]
     """
 
     def __init__(
@@ -135,7 +143,8 @@ class EntmaxLuongAttention(nn.Module):
         projected = self.input_proj(query)
         if self.score == "mlp":
             hidden = torch.tanh(projected.unsqueeze(0) + self.source_proj(source))
-            return self.score_proj(hidden).squeeze(2).t()
+            scores: Tensor = self.score_proj(hidden)
+            return scores.squeeze(2).t()
         return torch.einsum("bd,sbd->bs", projected, source)
 
     @torch.jit.unused

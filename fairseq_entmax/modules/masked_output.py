@@ -1,6 +1,6 @@
 """The output of masked language models: scores of words at the masked places of an encoder."""
 
-from typing import Optional
+from typing import Optional, Union
 
 from fairseq.models.masked_lm import MaskedLMEncoder
 from fairseq.models.roberta import RobertaEncoder
@@ -17,7 +17,7 @@ def masked_output_of(model: nn.Module) -> Optional[nn.Module]:
     return found[0] if found else None
 
 
-def sparsify_masked_output(encoder: nn.Module, alpha: float) -> None:
+def sparsify_masked_output(encoder: Union[RobertaEncoder, MaskedLMEncoder], alpha: float) -> None:
     """Say the alpha by which criterion ``masked_entmax_loss`` trains the encoder's scores.
 
     fairseq's masked language models return scores only, whoever reads them normalises.

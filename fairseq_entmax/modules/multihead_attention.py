@@ -51,6 +51,13 @@ class EntmaxMultiheadAttention(MultiheadAttention):
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 4; Correia et al. (EMNLP 2019).
+
+    Example::
+
+        >>> stock = MultiheadAttention(embed_dim=4, num_heads=2)
+        >>> sparse = EntmaxMultiheadAttention.from_stock(stock, alpha=1.5)
+        >>> sparse.q_proj is stock.q_proj
+        True
     """
 
     alpha: float
@@ -166,6 +173,6 @@ class EntmaxMultiheadAttention(MultiheadAttention):
 
 
 # the parent's forward, which returns (scores, values) when asked for the state before softmax
-EntmaxMultiheadAttention.scores_and_values = _renamed(  # type: ignore[attr-defined]
+EntmaxMultiheadAttention.scores_and_values = _renamed(
     MultiheadAttention.forward, "scores_and_values", MultiheadAttention=EntmaxMultiheadAttention
 )

@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.models import FairseqDecoder
@@ -13,7 +13,10 @@ from fairseq_entmax.functional.mapping import entmax_dense
 
 from .output_weights import output_weights_of
 
-_CROSS_ENTROPIES = ("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss")
+_CROSS_ENTROPIES = (
+    *("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss"),
+    *("speech_to_unit", "speech_to_unit_2pass"),
+)
 _ADAPTIVE = (
     "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse "
     "(--output-alpha {alpha}): drop {flag}, or use the stock arch, or set --output-alpha 1"
@@ -51,7 +54,7 @@ class EntmaxOutputMixin:
         net_output: Tuple[Tensor, Optional[Dict[str, List[Optional[Tensor]]]]],
         log_probs: bool,
         sample: Optional[Dict[str, Tensor]] = None,
-    ):
+    ) -> Tensor:
         """p = entmax_alpha(scores / T) in float32, or its logarithm (-inf where p = 0).
 
         T is the output's temperature; softmax has none.
@@ -102,6 +105,15 @@ def sparsify_output(
     Raises:
         ValueError: alpha < 1, a temperature that is no number above 0, or it has an adaptive
             softmax (which alpha = 1 leaves as it is).
+
+    Example::
+
+        >>> from fairseq.data import Dictionary
+        >>> from fairseq.models.fconv import FConvDecoder
+        >>> decoder = sparsify_output(FConvDecoder(Dictionary(), convolutions=((8, 3),)), 2.0)
+        >>> scores = torch.tensor([[[2.0, 1.0, 0.0]]])
+        >>> decoder.get_normalized_probs((scores, None), log_probs=False).tolist()
+        [[[1.0, 0.0, 0.0]]]
     """
     check_output_alpha(alpha)
     check_output_temperature(temperature, alpha)
@@ -112,21 +124,22 @@ def sparsify_output(
         cutoff = f"--adaptive-softmax-cutoff {','.join(map(str, adaptive.cutoff))}"
         raise ValueError(_ADAPTIVE.format(flag=cutoff, alpha=alpha))
     if not isinstance(decoder, EntmaxOutputMixin):
+        stock: Any = type(decoder)
         # models hold their decoder in places of their own, or share it
-        decoder.__class__ = sparse_class(type(decoder))
+        decoder.__class__ = sparse_class(stock)
     decoder.output_alpha = float(alpha)
     decoder.output_temperature = float(temperature)
     return decoder
 
 
 @lru_cache(maxsize=None)
-def sparse_class(stock: Type[FairseqDecoder]) -> Type[FairseqDecoder]:
+def sparse_class(stock: Any) -> Any:
     """The decoder class with entmax probabilities, one for each stock class."""
     bases = (EntmaxOutputMixin, stock)
     return type(f"Entmax{stock.__name__}", bases, {"stock_class": stock, "__doc__": stock.__doc__})
 
 
-def _new_sparse(stock: Type[FairseqDecoder]) -> FairseqDecoder:
+def _new_sparse(stock: Any) -> FairseqDecoder:
     cls = sparse_class(stock)
     return cls.__new__(cls)
 
@@ -152,6 +165,9 @@ def narrow_scores(decoder: nn.Module) -> None:
 
 
 def check_output_alpha(alpha: float) -> None:
+    """Raises:
+    ValueError: no alpha of an output layer.
+    """
     if not alpha >= 1:
         raise ValueError(f"--output-alpha must be >= 1 (1 is softmax, 2 is sparsemax), got {alpha}")
 

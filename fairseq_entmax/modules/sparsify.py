@@ -1,6 +1,6 @@
 """The one way to become sparse: any built fairseq model, in place."""
 
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar
 
 from fairseq.models import FairseqDecoder
 from fairseq.modules import MultiheadAttention
@@ -31,7 +31,7 @@ class AttentionAlphas(NamedTuple):
 class Place(NamedTuple):
     """Where an attention stands: ``parent.name``, and whether it is encoder, decoder or cross."""
 
-    parent: nn.Module
+    parent: Any  # a module, and what its class has
     name: str
     attention: nn.Module
     where: str

@@ -18,6 +18,13 @@ class SubsequenceLSTM(nn.Module):
         hidden_size: size of the states of each direction.
         num_layers: layers, each in both directions.
         dropout: between the layers.
+
+    Example::
+
+        >>> read = torch.tensor([[True, False, True, True, False]])
+        >>> states, _, _ = SubsequenceLSTM(3, hidden_size=4)(torch.randn(1, 5, 3), read)
+        >>> states.shape, states[0].any(dim=1).tolist()
+        (torch.Size([1, 5, 8]), [True, False, True, True, False])
     """
 
     def __init__(

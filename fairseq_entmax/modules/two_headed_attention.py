@@ -1,6 +1,6 @@
 """Attention with one head on the characters of a word and one on its features."""
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq.models.lstm import Linear
@@ -50,6 +50,14 @@ class TwoHeadedAttention(nn.Module):
 
     Source:
         Peters and Martins, "IT-IST at the SIGMORPHON 2019 Shared Task" (2019).
+
+    Example::
+
+        >>> kinds = torch.tensor([[CHARACTER], [TAG], [PADDING]])  # src_len 3, bsz 1
+        >>> attention = TwoHeadedAttention(query_dim=4, source_dim=6, output_dim=4)
+        >>> h, weights = attention(torch.randn(1, 4), torch.randn(3, 1, 6), kinds)
+        >>> h.shape, weights.lemma.tolist()
+        (torch.Size([1, 4]), [[1.0, 0.0, 0.0]])
     """
 
     def __init__(
@@ -85,12 +93,15 @@ class TwoHeadedAttention(nn.Module):
             if share_output:
                 self.heads[1].output_proj = self.heads[0].output_proj
 
-    def forward(self, query: Tensor, source: Tensor, kinds: Tensor):
+    def forward(
+        self, query: Tensor, source: Tensor, kinds: Tensor
+    ) -> Tuple[Tensor, TwoHeadedWeights]:
         """query (bsz, query_dim), source (src_len, bsz, source_dim) and what stands where,
         (src_len, bsz) -> h (bsz, output_dim) and the weights.
         """
+        heads: Any = self.heads
         elsewhere = [kinds != CHARACTER, kinds != TAG]
-        attended = [head.attend(query, source, mask) for head, mask in zip(self.heads, elsewhere)]
+        attended = [head.attend(query, source, mask) for head, mask in zip(heads, elsewhere)]
         contexts, probs = zip(*attended)
         joint = torch.cat([*contexts, query], dim=1)
         present = torch.stack([~mask.all(dim=0) for mask in elsewhere], dim=1)  # bsz x 2
@@ -103,9 +114,10 @@ class TwoHeadedAttention(nn.Module):
             candidates = torch.stack(
                 [
                     torch.tanh(head.output_proj(torch.cat([context, query], dim=1)))
-                    for head, context in zip(self.heads, contexts)
+                    for head, context in zip(heads, contexts)
                 ],
                 dim=1,
             )  # bsz x 2 x output_dim
             output = (gate.unsqueeze(2) * candidates).sum(dim=1)
-        return output, TwoHeadedWeights(*probs, gate)
+        lemma, tags = probs
+        return output, TwoHeadedWeights(lemma, tags, gate)

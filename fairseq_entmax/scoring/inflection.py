@@ -28,6 +28,13 @@ class InflectionScorer(BaseScorer):
 
     The generator shows a scorer no sources: for the mean over languages, and each language, train
     with ``--task inflection --eval-inflection``, or see examples/inflection.
+
+    Example::
+
+        >>> scorer = InflectionScorer()
+        >>> scorer.add_string("H ä u s e r", "H a u s e r")
+        >>> scorer.result_string()
+        'accuracy: 0.00, levenshtein: 1.0000, words: 1'
     """
 
     def __init__(self, cfg=None):
@@ -37,6 +44,7 @@ class InflectionScorer(BaseScorer):
         self.words = 0
 
     def add_string(self, ref, pred):
+        """Count a reference and an answer, both with spaces between the symbols."""
         reference, prediction = ref.split(), pred.split()
         self.correct += reference == prediction
         self.distance += levenshtein(reference, prediction)
@@ -47,5 +55,6 @@ class InflectionScorer(BaseScorer):
         return 100.0 * self.correct / max(self.words, 1)
 
     def result_string(self) -> str:
+        """What fairseq-generate prints in its last line."""
         distance = self.distance / max(self.words, 1)
         return f"accuracy: {self.score():.2f}, levenshtein: {distance:.4f}, words: {self.words}"

@@ -21,6 +21,8 @@ _WORDS, _CORRECT, _DISTANCE = range(3)
 
 @dataclass
 class InflectionConfig(TranslationConfig):
+    """The flags of ``--task inflection``: those of ``translation``, and three of its own."""
+
     eval_inflection: bool = field(
         default=False,
         metadata={
@@ -44,6 +46,10 @@ class InflectionTask(TranslationTask):
 
     A word belongs to the language whose symbol ``<lang:NAME>`` is in its source; words without
     one are a group of their own.
+
+    Example::
+
+        $ fairseq-train ... --task inflection --eval-inflection --arch lstm_entmax
     """
 
     cfg: InflectionConfig
@@ -56,6 +62,7 @@ class InflectionTask(TranslationTask):
         self.language_of_symbol[symbols] = torch.arange(1, len(symbols) + 1)
 
     def build_model(self, cfg, from_checkpoint=False):
+        """fairseq's, and the generator that validation decodes with."""
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.eval_inflection:
             options = Namespace(**json.loads(self.cfg.eval_inflection_args))
@@ -63,6 +70,7 @@ class InflectionTask(TranslationTask):
         return model
 
     def valid_step(self, sample, model, criterion):
+        """fairseq's, and what was written right, counted by language."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.cfg.eval_inflection:
             logging_output[_COUNTS] = self.count(sample, model)
@@ -87,6 +95,7 @@ class InflectionTask(TranslationTask):
         return [replaced.get(token, token) for token in tokens.tolist() if token not in special]
 
     def reduce_metrics(self, logging_outputs, criterion):
+        """fairseq's, and accuracy and levenshtein, each the mean over languages."""
         super().reduce_metrics(logging_outputs, criterion)
         counts = [log[_COUNTS] for log in logging_outputs if _COUNTS in log]
         if not counts:

@@ -18,6 +18,8 @@ from fairseq_entmax.decoding.report import SearchLog
 
 @dataclass
 class SparseTranslationConfig(TranslationConfig):
+    """The flags of ``--task sparse_translation``, beside those of ``translation``."""
+
     search: ChoiceEnum(["beam", "exact"]) = field(
         default="beam",
         metadata={
@@ -63,6 +65,10 @@ class SparseTranslationTask(TranslationTask):
     """``--task translation`` with certificates, exact search and enumeration.
 
     Training is the stock task's; so is decoding without these flags.
+
+    Example::
+
+        $ fairseq-generate ... --task sparse_translation --search exact --nbest 5
     """
 
     cfg: SparseTranslationConfig
@@ -76,6 +82,11 @@ class SparseTranslationTask(TranslationTask):
 
     @classmethod
     def load_dictionary(cls, filename: str) -> Any:
+        """fairseq's.
+
+        Raises:
+            ValueError: there is no such file.
+        """
         if not os.path.isfile(filename):
             raise ValueError(
                 f"there is no dictionary {filename}: name a folder that fairseq-preprocess wrote, "
@@ -127,6 +138,7 @@ class SparseTranslationTask(TranslationTask):
     def inference_step(
         self, generator: Any, models: List[Any], sample: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        """fairseq's; the certificates are booked."""
         found = super().inference_step(generator, models, sample, *args, **kwargs)
         if self.log is not None:
             self.log.add(self._ids(sample), found)
@@ -159,6 +171,7 @@ class NumberedDataset(LanguagePairDataset):
     first_id = 0
 
     def collater(self, samples: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's; the numbers of its sentences are announced."""
         batch = super().collater(samples, *args, **kwargs)
         if self.announce is not None and "id" in batch:
             self.announce([self.first_id + i for i in batch["id"].tolist()])

@@ -317,3 +317,15 @@ def test_checkpoint_decodes_without_flags(finished, name):
     assert done.code == 0, done.output[-3000:]
     if RECIPES[name].decode == "generate":
         assert len(re.findall(r"^H-\d+\t", done.output, re.M)) >= corpus.TEST
+
+
+def test_the_page_lists_what_stands_here():
+    page = (commands.REPO / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `([\w-]+)` \|$", page, re.M)
+    expected = []
+    for name, recipe in RECIPES.items():
+        given = list(map(str, recipe.flags))
+        task = given[given.index("--task") + 1] if "--task" in given else "translation"
+        reader = "fairseq-" + recipe.decode.replace("_", "-")
+        expected.append((name, task, f"{recipe.arch}_entmax", recipe.criterion, reader))
+    assert rows == expected

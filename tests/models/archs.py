@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from functools import lru_cache
+from typing import Any, Dict
 
 import torch
 from fairseq import options
@@ -49,13 +50,14 @@ SETTINGS = {
 class AnyTask(MultilingualTranslationTask):
     """What the models of every kind ask of their task."""
 
+    multitask_tasks: Dict[str, Any] = {}
+
     def __init__(self, n_words, args):
         words = dictionary(n_words)
         self.args = self.cfg = args
         self.dictionary = self.src_dict = self.tgt_dict = words
         self.dicts = {"de": words, "en": words}
         self.langs, self.lang_pairs, self.model_lang_pairs = ["de", "en"], ["de-en"], ["de-en"]
-        self.multitask_tasks = {}
         self.speaker_to_id = None
         self.data_cfg = Namespace(hub={})
         self.training = True

@@ -1,14 +1,17 @@
 """Every registered arch is accounted for: its twin equals it, or the reason why there is none."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq import models as registry
 from fairseq import options
 from fairseq.modules import FairseqDropout
+from omegaconf import OmegaConf
 
 from fairseq_entmax.models.kinds import REFUSED
 from fairseq_entmax.models.twins import SparseTwin
@@ -16,7 +19,7 @@ from fairseq_entmax.modules import EntmaxMultiheadAttention, EntmaxOutputMixin, 
 from fairseq_entmax.modules.masked_output import masked_output_of
 from fairseq_entmax.modules.sparsify import attention_places, decoders_of
 from tests.builders import build
-from tests.models.archs import build_arch, command_line
+from tests.models.archs import AnyTask, build_arch, command_line
 
 # models that cannot be built here, stock or sparse
 NEEDS = {
@@ -96,6 +99,24 @@ def test_no_twin_has_a_twin():
     assert not [arch for arch in registry.ARCH_MODEL_REGISTRY if arch.count("_entmax") > 1]
 
 
+def test_the_page_gives_the_reasons():
+    """docs/recipes.md: every model without a sparse output, or without a twin, and why."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+    tables = page.read_text(encoding="utf-8").split("## Attention only")[1].split("## No twin")
+    attention_only, refused = (
+        {
+            model: why
+            for models, why in re.findall(r"^\| (`.+`) \| (.+) \|$", table, re.M)
+            for model in re.findall(r"`(\w+)`", models)
+        }
+        for table in tables
+    )
+    assert refused == REFUSED
+    twins = {name_of(arch): registry.ARCH_MODEL_REGISTRY.get(f"{arch}_entmax") for arch in STOCK}
+    expected = {name: twin.no_output for name, twin in twins.items() if twin and twin.no_output}
+    assert attention_only == expected
+
+
 # ---- what is built
 
 
@@ -139,6 +160,31 @@ def test_twin_takes_the_stock_flags_and_those_of_its_parts(model):
 def test_adaptive_softmax_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"adaptive-softmax-cutoff.*cannot be sparse.*stock arch"):
         build_arch("transformer_lm_wiki103_entmax")
+
+
+def test_our_criterions_are_refused_where_there_are_no_words():
+    with pytest.raises(
+        ValueError, match=r"--criterion entmax_loss: a non-autoregressive.*nat_loss"
+    ):
+        build_arch("nonautoregressive_transformer_entmax", criterion="entmax_loss")
+
+
+def test_hydra_keeps_the_criterion_elsewhere():
+    """Nor is there one when a checkpoint is read: no criterion is not ours."""
+    args = vars(command_line("nonautoregressive_transformer_entmax"))
+    plain = {k: v for k, v in args.items() if isinstance(v, (str, int, float)) and k != "criterion"}
+    cfg = OmegaConf.create({**plain, "_name": args["arch"]})
+    with torch.device("meta"):
+        model = registry.build_model(cfg, AnyTask(20, args))
+    assert {place.attention.alpha for place in attention_places(model)} == {1.5}
+
+
+@pytest.mark.parametrize("arch", ["s2ut_transformer_entmax", "transformer_entmax"])
+def test_further_decoders_are_trained_by_fairseqs_criterion_alone(arch, monkeypatch):
+    """CTC and other heads of --multitask-config-yaml: entmax_loss would leave them out."""
+    monkeypatch.setattr(AnyTask, "multitask_tasks", {"ctc": None}, raising=False)
+    with pytest.raises(ValueError, match=r"--criterion entmax_loss.*--multitask-config-yaml"):
+        build_arch(arch)
 
 
 # ---- archs of other user-dirs, and mistyped ones

@@ -193,7 +193,12 @@ def test_check_adaptive_loss():
     check_output_args(Namespace(output_alpha=1.0, criterion="adaptive_loss"))
 
 
-CROSS_ENTROPIES = ["cross_entropy", "label_smoothed_cross_entropy"]
+CROSS_ENTROPIES = [
+    "cross_entropy",
+    "label_smoothed_cross_entropy",
+    "label_smoothed_cross_entropy_with_ctc",
+    "speech_to_unit",
+]
 
 
 @pytest.mark.parametrize("criterion", CROSS_ENTROPIES)

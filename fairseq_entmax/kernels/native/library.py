@@ -123,6 +123,7 @@ def _parallel_entry_point() -> Optional[int]:
 
 
 def pointer(tensor: Optional[Tensor]) -> ctypes.c_void_p:
+    """The address of a tensor's numbers; NULL for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 

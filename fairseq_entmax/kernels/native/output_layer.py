@@ -11,6 +11,7 @@ from .rows import fields
 
 
 def pack(solved: SolvedRows) -> SparseRows:
+    """As :meth:`.OutputLayerKernels.pack`."""
     counted = (solved.target >= 0) & (solved.largest.isfinite()) & (solved.tau < float("inf"))
     sizes = solved.n_kept + (counted & (solved.target_probs == 0)).int()
     start = torch.zeros(len(sizes) + 1, dtype=torch.int64)
@@ -26,6 +27,7 @@ def _scaled(g: SparseRows, scale: Tensor) -> Tuple[Any, ...]:
 
 
 def grad_features(g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
+    """As :meth:`.OutputLayerKernels.grad_features`."""
     weight = weight.contiguous()
     out = torch.empty(len(g.start) - 1, weight.shape[1])
     work = threads(len(g.column) * weight.shape[1])
@@ -43,6 +45,7 @@ def grad_weight(
     *,
     accumulate: bool,
 ) -> None:
+    """As :meth:`.OutputLayerKernels.grad_weight`."""
     features = features.contiguous()
     call(
         "entmax_grad_weight",

@@ -14,6 +14,7 @@ _SHORT_ROW = 512
 
 
 def takes(z: Tensor) -> bool:
+    """Scores in memory of a CPU, in float32, bfloat16 or float16, where the library was built."""
     return z.device.type == "cpu" and z.dtype in _TYPES and has_storage(z) and library() is not None
 
 
@@ -33,6 +34,7 @@ def _exponents(alpha: Tensor) -> Tuple[Tensor, int]:
 
 
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """As :meth:`.RowKernels.entmax`."""
     z = _unit_stride(z)
     if closed is None or z.shape[1] > _SHORT_ROW or z.dtype != torch.float32:
         return _forward(z, alpha, logarithm=False)
@@ -42,6 +44,7 @@ def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
 
 
 def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """As :meth:`.RowKernels.log_entmax`."""
     return _forward(_unit_stride(z), alpha, logarithm=True)
 
 
@@ -54,6 +57,7 @@ def _forward(z: Tensor, alpha: Tensor, logarithm: bool) -> Tensor:
 
 
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """As :meth:`.RowKernels.entmax_backward`."""
     probs, grad = probs.contiguous(), grad.to(probs.dtype).contiguous()
     alpha, step = _exponents(alpha)
     out = torch.empty_like(probs)
@@ -82,6 +86,7 @@ def empty_rows(target: Tensor, capacity: int) -> SolvedRows:
 
 
 def fields(solved: SolvedRows) -> Any:
+    """The addresses of solved rows, as the C functions take them."""
     pointers = {name: tensor.data_ptr() for name, tensor in solved._asdict().items()}
     return ctypes.byref(LossFields(capacity=solved.columns.shape[1], **pointers))
 
@@ -89,6 +94,7 @@ def fields(solved: SolvedRows) -> Any:
 def solve_loss(
     z: Tensor, target: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
 ) -> SolvedRows:
+    """As :meth:`.RowKernels.solve_loss`."""
     z, solved = _unit_stride(z), empty_rows(target, capacity)
     alpha, step = _exponents(alpha)
     exponents = (_TYPES[z.dtype], pointer(alpha), step)
@@ -99,6 +105,7 @@ def solve_loss(
 def loss_backward(
     z: Tensor, alpha: Tensor, closed: Optional[float], solved: SolvedRows, grad: Tensor
 ) -> Tensor:
+    """As :meth:`.RowKernels.loss_backward`."""
     z, grad = _unit_stride(z), grad.float().contiguous()
     alpha, step = _exponents(alpha)
     out = torch.empty_like(z, memory_format=torch.contiguous_format)

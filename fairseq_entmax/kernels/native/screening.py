@@ -38,6 +38,7 @@ def has_bf16() -> bool:
 
 
 def screen(x: Tensor, weight: Tensor, bias: Optional[Tensor], alpha: float) -> Optional["Screen"]:
+    """As :meth:`.OutputLayerKernels.screen`."""
     if x.dtype != torch.float32 or os.environ.get(SWITCH) == "off":
         return None
     large = len(x) * len(weight) >= _FEWEST_SCORES and len(x) >= 512

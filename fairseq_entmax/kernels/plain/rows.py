@@ -30,6 +30,7 @@ class _Chunk(NamedTuple):
 
 
 def takes(z: Tensor) -> bool:
+    """Any tensor of any device."""
     return True
 
 
@@ -83,6 +84,7 @@ def _probs(
 
 
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """As :meth:`.RowKernels.entmax`."""
     probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
     for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
         solved = _solve(z[rows], a, closed)
@@ -94,6 +96,7 @@ def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
 
 
 def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """As :meth:`.RowKernels.log_entmax`."""
     probs = entmax(z, alpha, closed)
     if probs.device.type != "cpu":  # where zeros cost no more, and to find them would wait
         return probs.log()
@@ -156,6 +159,7 @@ def _loss(z: Tensor, z_y: Tensor, solved: _Chunk, alpha: Tensor, closed: Optiona
 def solve_loss(
     z: Tensor, target: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
 ) -> SolvedRows:
+    """As :meth:`.RowKernels.solve_loss`."""
     dtype = torch.promote_types(z.dtype, torch.float32)
     safe_y = target.clamp(min=0)
     z_y = z.gather(1, safe_y.unsqueeze(1))
@@ -206,6 +210,7 @@ def _keep_support(out: SolvedRows, rows: slice, solved: _Chunk) -> None:
 def loss_backward(
     z: Tensor, alpha: Tensor, closed: Optional[float], solved: SolvedRows, grad: Tensor
 ) -> Tensor:
+    """As :meth:`.RowKernels.loss_backward`."""
     grad = grad.to(solved.values.dtype)
     out = torch.zeros(z.shape, dtype=grad.dtype, device=z.device)
     slots = torch.arange(solved.columns.shape[1], device=z.device)
