@@ -24,6 +24,8 @@ BELOW = {
     "analysis": {"functional", "modules", "data", "decoding"},
     "scoring": {"functional", "modules", "data"},
     "tasks": {"functional", "modules", "data", "decoding", "scoring"},
+    "transduction": {"functional", "modules", "data", "decoding", "scoring"},
+    "__main__": {"transduction"},
     "compat": set(),
 }
 EVERYTHING = set(BELOW)
