@@ -46,6 +46,8 @@ def _abstaining(report: Row, names: List[str]) -> List[str]:
 
 
 def _coverage(report: Row, names: List[str]) -> List[str]:
+    if not report["conformal"]["levels"]:
+        return ["A softmax output: every string is possible, there are no sets to choose."]
     lines = [
         "| coverage asked | temperature | on held-back halves | sets listed whole | strings |",
         "| ---: | ---: | ---: | ---: | ---: |",

@@ -13,6 +13,7 @@ from fairseq_entmax.analysis import Sentence, measure_sparsity
 from fairseq_entmax.analysis.generation import Candidate
 from fairseq_entmax.data.files import write_json, write_lines
 from fairseq_entmax.data.transduction import Item
+from fairseq_entmax.decoding.everywhere import output_alpha_of
 from fairseq_entmax.scoring.counts import count, intervals, is_segmented, macro, rates
 from fairseq_entmax.transduction import Answer, Transducer, conformal, folder
 from fairseq_entmax.transduction.abstention import area, risk_coverage
@@ -109,7 +110,11 @@ def rounded(values: Dict[str, Any]) -> Row:
 
 
 def calibrate(model: Path, dev: List[Item], transducer: Transducer) -> Row:
-    """Temperatures for coverage into the folder, and what they are worth."""
+    """Temperatures for coverage into the folder, and what they are worth; softmax has none, every
+    string is possible at any.
+    """
+    if any((output_alpha_of(one) or 1) == 1 for one in transducer.models):
+        return {"words": len(dev), "levels": {}}
     critical = conformal.word_temperatures(transducer, dev)
     found: Row = {"words": len(dev), "possible": share([t < 1 for t in critical]), "levels": {}}
     kept: Dict[str, float] = {}
