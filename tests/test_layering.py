@@ -24,6 +24,7 @@ BELOW = {
     "analysis": {"functional", "modules", "data", "decoding"},
     "scoring": {"functional", "modules", "data"},
     "tasks": {"functional", "modules", "data", "decoding", "scoring"},
+    "transduction": {"functional", "modules", "data", "decoding", "scoring"},
     "compat": set(),
 }
 EVERYTHING = set(BELOW)
@@ -38,7 +39,7 @@ MAX_FUNCTION_LINES = 60  # 40 is the aim
 def room_of(path):
     """The top-level folder or file that a source file belongs to; the package itself is ''."""
     first = path.relative_to(ROOT).parts[0]
-    return "" if first == "__init__.py" else first.replace(".py", "")
+    return "" if first in ("__init__.py", "__main__.py") else first.replace(".py", "")
 
 
 def back_end_of(path):

@@ -9,13 +9,13 @@ Everything goes into --out; a second run continues where the first was stopped.
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
 import runner
+from experiment import check_settings, train
 from runner import fail, logged, say, script, show
 
 HERE = Path(__file__).absolute().parent
@@ -106,21 +106,6 @@ def content(given: Options) -> str:
     return corpus.digest(given["languages"], f"train-{given['setting']}")
 
 
-def check_settings(out: Path, command: str, data: str) -> None:
-    """A folder holds one experiment on one corpus; others may have it while nothing is trained."""
-    for name, line, other in (
-        ("experiment.txt", command, "another experiment (see its experiment.txt)"),
-        ("data.txt", data, "an experiment on other data"),
-    ):
-        path = out / name
-        if path.is_file() and path.read_text(encoding="utf-8") != f"{line}\n":
-            if any(out.glob("model-*/checkpoint*")):
-                fail(f"{out} holds {other}: choose another --out")
-            for folder in (out / "text", out / "bin", *out.glob("model-*")):
-                shutil.rmtree(folder, ignore_errors=True)
-        runner.write_lines(path, [line])
-
-
 # ---- steps
 
 
@@ -197,18 +182,8 @@ class Run:
     def train(self) -> str:
         """Trains what is not trained yet; returns the checkpoints as fairseq reads them."""
         first, count = int(self.given["seed"]), int(self.given["ensemble"])
-        folders = [self.out / f"model-{seed}" for seed in range(first, first + count)]
-        for number, folder in enumerate(folders):
-            if (folder / ".done").exists():
-                continue
-            folder.mkdir(exist_ok=True)
-            log = folder / "train.log"
-            updates = self.updates()
-            say(f"training {number + 1} of {count}: {updates} updates, log in {log}")
-            begun = time.monotonic()
-            logged(log, *self.train_command(first + number, folder), append=True)
-            runner.write_lines(folder / ".done", [str(int(time.monotonic() - begun))])
-        return ":".join(str(folder / "checkpoint_best.pt") for folder in folders)
+        found = train(self.out, first, count, self.updates(), self.train_command)
+        return ":".join(map(str, found))
 
     def decode(self, checkpoints: str) -> Path:
         """The answers of the beam, in a file whose name says what answered."""

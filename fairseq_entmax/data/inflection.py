@@ -2,8 +2,8 @@
 
 The columns come in two orders, and covered files have no form:
 
-    lemma,form,features    SIGMORPHON 2016 to 2022, UniMorph
-    lemma,features,form    SIGMORPHON 2023
+    lemma,form,features    SIGMORPHON 2017 to 2022, UniMorph
+    lemma,features,form    SIGMORPHON 2016 (pos=N,case=DAT) and 2023
     lemma,features         what a shared task hands out to be answered
 """
 
@@ -20,6 +20,7 @@ FORM_FIRST, FEATURES_FIRST, COVERED = "lemma,form,features", "lemma,features,for
 ORDERS = (FORM_FIRST, FEATURES_FIRST)
 ENDINGS = {"train": (".trn", ".train"), "dev": (".dev",), "test": (".tst", ".test")}
 _TAG = re.compile(r"[A-Z0-9][A-Z0-9.+,/(){}:|_-]*")
+_PAIRS = re.compile(r"\w+=[^\s,=]+(,\w+=[^\s,=]+)*")  # of 2016: pos=N,case=DAT
 
 
 class DataError(ValueError):
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     @property
     def source(self) -> str:
         """Characters of the lemma, language, features, as symbols between blanks."""
-        features = [feature_symbol(f.strip()) for f in self.features.split(";") if f.strip()]
+        features = [feature_symbol(feature) for feature in split_features(self.features)]
         tags = [language_symbol(self.language), *features]
         return " ".join(word_to_symbols(self.lemma) + tags)
 
@@ -69,7 +70,7 @@ def read(
     Raises:
         DataError: a line that is no entry, not UTF-8, or clearly of another order than most.
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     rows = [line.split("\t") for line in lines.values()]
     taken, certain = (columns, False) if columns else recognise(rows)
     if columns and covered and rows and all(len(row) == 2 for row in rows):
@@ -85,8 +86,12 @@ def read(
     return DataFile(taken, entries)
 
 
-def _lines(path: Path) -> Dict[int, str]:
-    """The lines that are not empty, by number."""
+def read_lines(path: Path) -> Dict[int, str]:
+    """The lines that are not empty, by number.
+
+    Raises:
+        DataError: bytes that are not UTF-8.
+    """
     lines = {}
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
@@ -125,7 +130,13 @@ def _order_of(row: List[str]) -> Optional[str]:
 
 def _is_features(text: str) -> bool:
     """UniMorph's tags are written in capitals, with semicolons between them."""
-    return ";" in text or _TAG.fullmatch(text) is not None
+    return ";" in text or bool(_TAG.fullmatch(text) or _PAIRS.fullmatch(text))
+
+
+def split_features(text: str) -> List[str]:
+    """Features between semicolons; of 2016, between commas."""
+    separator = "," if ";" not in text and _PAIRS.fullmatch(text) else ";"
+    return [feature.strip() for feature in text.split(separator) if feature.strip()]
 
 
 def _entry(line: str, language: str, columns: str, certain: bool) -> Entry:

@@ -1,5 +1,7 @@
 """Metrics; importing this package registers their scorers with fairseq."""
 
-from .inflection import InflectionScorer, levenshtein
+from .distance import levenshtein
+from .inflection import InflectionScorer
+from .transduction import TransductionScorer
 
-__all__ = ["InflectionScorer", "levenshtein"]
+__all__ = ["InflectionScorer", "TransductionScorer", "levenshtein"]

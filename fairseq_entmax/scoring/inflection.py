@@ -1,25 +1,9 @@
 """Exact match and Levenshtein distance, the metrics of the SIGMORPHON shared tasks."""
 
-from typing import Sequence
-
 from fairseq.dataclass import FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 
-
-def levenshtein(one: Sequence[object], other: Sequence[object]) -> int:
-    """The least number of insertions, deletions and substitutions that turn one into the other.
-
-    d(i, j) = min(d(i-1, j) + 1, d(i, j-1) + 1, d(i-1, j-1) + [one_i != other_j])
-
-    Source:
-        Wagner and Fischer (1974).
-    """
-    row = list(range(len(other) + 1))
-    for i, x in enumerate(one, 1):
-        above_left, row[0] = row[0], i
-        for j, y in enumerate(other, 1):
-            above_left, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above_left + (x != y))
-    return row[-1]
+from .distance import levenshtein
 
 
 @register_scorer("inflection", dataclass=FairseqDataclass)

@@ -1,5 +1,5 @@
 """Tasks; importing this package registers them with fairseq."""
 
-from . import inflection, sparse_translation
+from . import inflection, sparse_translation, transduction
 
-__all__ = ["inflection", "sparse_translation"]
+__all__ = ["inflection", "sparse_translation", "transduction"]

@@ -5,6 +5,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
+from fairseq_entmax.scoring.counts import COLUMNS
 from fairseq_entmax.tasks.inflection import InflectionConfig, InflectionTask
 
 SYMBOLS = ["a", "b", "<N>", "<lang:de>", "<lang:ru>"]
@@ -16,7 +17,7 @@ def task():
     for symbol in SYMBOLS:
         words.add_symbol(symbol)
     task = InflectionTask(InflectionConfig(eval_inflection=True), words, words)
-    task.inflection_generator = None
+    task.transduction_generator = None
     return task
 
 
@@ -63,7 +64,7 @@ def validate(task, batches, monkeypatch):
             answers[id(sample)] = [
                 [{"tokens": row[row != words.pad()]}] for row in rows(words, given)
             ]
-            logs.append({"_inflection_counts": task.count(sample, None)})
+            logs.append({"_transduction_counts": task.count(sample, None)})
             task.reduce_metrics(logs[-1:], Criterion())
     return aggregated.get_smoothed_values()
 
@@ -95,13 +96,18 @@ def test_words_without_a_language_are_a_group(task, monkeypatch):
     assert values["accuracy"] == 50.0
 
 
+def sums(*rows):
+    """Words, correct answers and distances of each language; nothing else was counted."""
+    return torch.nn.functional.pad(torch.tensor(rows), (0, len(COLUMNS) - 3))
+
+
 def test_counts_of_workers_add_up(task, monkeypatch):
     one, other = (
-        torch.tensor([[0, 0, 0], [2, 1, 3], [0, 0, 0]]),
-        torch.tensor([[0, 0, 0], [2, 1, 1], [1, 0, 4]]),
+        sums([0, 0, 0], [2, 1, 3], [0, 0, 0]),
+        sums([0, 0, 0], [2, 1, 1], [1, 0, 4]),
     )
     with metrics.aggregate(new_root=True) as aggregated:
-        logs = [{"_inflection_counts": one}, {"_inflection_counts": other}]
+        logs = [{"_transduction_counts": one}, {"_transduction_counts": other}]
         task.reduce_metrics(logs, Criterion())
     assert aggregated.get_smoothed_values()["levenshtein"] == pytest.approx((1 + 4) / 2)
 

@@ -1,0 +1,104 @@
+"""One folder that holds all that answers need: checkpoints, dictionaries, spelling, settings.
+
+transducer.json     task, languages, beam, length limits, temperatures for coverage
+spelling.json       how text becomes symbols; with subwords also *.spm and *.letters.json
+dict.source.txt, dict.target.txt
+model-1.pt, ...     an ensemble, without the state of the optimizer
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+import torch
+
+from fairseq_entmax.data.files import whole, write_json
+from fairseq_entmax.data.inflection import DataError
+
+SETTINGS = "transducer.json"
+_DATA = ("dict.*.txt", "spelling.json", "*.spm", "*.letters.json")
+
+
+class Settings(NamedTuple):
+    """How a folder's models answer.
+
+    Attributes:
+        task: the name of what they do.
+        languages: those that they know.
+        beam: width of the search.
+        max_len: a and b; answers have at most a * (symbols of the source) + b symbols.
+        coverage: percent -> temperature at which the possible strings hold the right one in so
+            many cases; see :mod:`.conformal`.
+    """
+
+    task: str
+    languages: Tuple[str, ...]
+    beam: int = 5
+    max_len: Tuple[float, int] = (2, 20)
+    coverage: Dict[str, float] = {}
+
+
+def write(folder: Path, data: Path, checkpoints: Sequence[Path], settings: Settings) -> None:
+    """Gathers a folder from binarised data and checkpoints; done again, it takes the new ones.
+
+    Args:
+        data: where fairseq-preprocess has written the dictionaries, with ``spelling.json``.
+        checkpoints: of the models that answer together.
+
+    Raises:
+        OSError: something is missing or cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in _DATA:
+        for path in sorted(data.glob(pattern)):
+            with whole(folder / path.name) as part:
+                shutil.copyfile(str(path), str(part))
+    for number, path in enumerate(checkpoints, 1):
+        state = torch.load(str(path), map_location="cpu")
+        state["last_optimizer_state"] = None
+        state["extra_state"] = {"train_iterator": {"epoch": 1}}  # all that loading asks for
+        with whole(folder / f"model-{number}.pt") as part:
+            torch.save(state, str(part))
+    for path in checkpoints_in(folder)[len(checkpoints) :]:
+        path.unlink()
+    write_settings(folder, settings)
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    write_json(folder / SETTINGS, settings._asdict())
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of a folder.
+
+    Raises:
+        DataError: it is not a folder of :func:`write`.
+    """
+    path = folder / SETTINGS
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        settings = Settings(**content)
+        return settings._replace(
+            languages=tuple(settings.languages), max_len=tuple(settings.max_len)
+        )
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror} (name the folder that examples/transduction/run.sh calls "
+            "model)"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def checkpoints_in(folder: Path) -> List[Path]:
+    """The checkpoints of a folder, by number.
+
+    Raises:
+        DataError: there are none.
+    """
+    numbered = {p.stem.split("-")[1]: p for p in folder.glob("model-*.pt")}
+    found = [numbered[n] for n in sorted(filter(str.isdigit, numbered), key=int)]
+    if not found:
+        raise DataError(f"{folder}: no model-1.pt")
+    return found
