@@ -180,7 +180,7 @@ class EntmaxLossCriterion(FairseqCriterion):
             rows = linear_entmax_loss_rows(
                 divided, weight, target, alpha, bias=bias, uniform=uniform, **options
             )
-        share = self.softmax_share.at(getattr(decoder, "num_updates", 0))
+        share = self.softmax_share.at(getattr(decoder, "updates_done", 0))
         if share == 0 or alpha == 1 or not model.training:
             return rows
         scores = outputs if output_weights is None else F.linear(outputs, *output_weights)

@@ -32,12 +32,12 @@ class EntmaxOutputMixin:
 
     output_alpha: float = 1.5
     output_temperature: float = 1.0
-    num_updates: int = 0
+    updates_done: int = 0
 
     @torch.jit.unused
     def set_num_updates(self, num_updates: int) -> None:
         """fairseq calls it before each update; criterion ``entmax_loss`` reads it."""
-        self.num_updates = num_updates
+        self.updates_done = num_updates
         stock = getattr(super(), "set_num_updates", None)
         if stock is not None:
             stock(num_updates)
