@@ -116,12 +116,10 @@ def _check_numbers(given: Options) -> None:
 
 def experiment(given: Options, flags: List[str]) -> str:
     """The command that a folder belongs to."""
+    values = {**given, "languages": f"'{given['languages']}'"}
     shown = [name for name in SETTINGS if given[name] != DEFAULTS[name] or name == "task"]
     line = "run.sh" + "".join(
-        f" --{name}"
-        + ("" if name == "quick" else f" '{given[name]}'" * (name == "languages"))
-        + ("" if name in ("quick", "languages") else f" {given[name]}")
-        for name in shown
+        " --quick" if name == "quick" else f" --{name} {values[name]}" for name in shown
     )
     return line + (f" -- {' '.join(flags)}" if flags else "")
 

@@ -18,7 +18,7 @@ import experiment
 import options
 import runner
 from entmax_data.collection import Collection
-from entmax_data.spelling import Spelling
+from entmax_data.spelling import Spelling, files_in
 from entmax_data.transduction import Format, Item, duplicates, format_of
 from options import Options
 from runner import DataError, fail, logged, say, script, show
@@ -94,12 +94,8 @@ class Run:
             *("--source-lang", "source", "--target-lang", "target", "--destdir", self.bin),
             *("--trainpref", self.text / "train", "--validpref", self.text / "valid"),
         )
-        for path in self.spelling_files():
+        for path in files_in(self.text):
             shutil.copy(str(path), str(self.bin / path.name))
-
-    def spelling_files(self) -> List[Path]:
-        names = ("spelling.json", "*.spm", "*.letters.json")
-        return [path for name in names for path in sorted(self.text.glob(name))]
 
     # ---- models
 

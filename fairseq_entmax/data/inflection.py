@@ -11,13 +11,14 @@ import hashlib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
 from .symbols import feature_symbol, language_symbol, word_to_symbols
 
 FOLDERS = ("", "task1/all", "task1/surprise", "all", "surprise")  # of sigmorphon/conll2018
 FORM_FIRST, FEATURES_FIRST, COVERED = "lemma,form,features", "lemma,features,form", "lemma,features"
 ORDERS = (FORM_FIRST, FEATURES_FIRST)
+Line, Parsed = TypeVar("Line"), TypeVar("Parsed")
 ENDINGS = {"train": (".trn", ".train"), "dev": (".dev",), "test": (".tst", ".test")}
 _TAG = re.compile(r"[A-Z0-9][A-Z0-9.+,/(){}:|_-]*")
 _PAIRS = re.compile(r"\w+=[^\s,=]+(,\w+=[^\s,=]+)*")  # of 2016: pos=N,case=DAT
@@ -77,13 +78,10 @@ def read(
         taken = COVERED
     if taken == COVERED and not covered:
         taken = FORM_FIRST  # the first line is refused for what it lacks
-    entries = []
-    for number, line in lines.items():
-        try:
-            entries.append(_entry(line, language, taken, certain))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
-    return DataFile(taken, entries)
+    entries = parsed(
+        lines.items(), lambda line: _entry(line, language, taken, certain), f"{path}, "
+    )
+    return DataFile(taken, list(entries))
 
 
 def read_lines(path: Path) -> Dict[int, str]:
@@ -92,16 +90,37 @@ def read_lines(path: Path) -> Dict[int, str]:
     Raises:
         DataError: bytes that are not UTF-8.
     """
-    lines = {}
     with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number}: {error}") from None
-            if line.strip():
-                lines[number] = line
-    return lines
+        return dict(decoded(file, f"{path}, "))
+
+
+def decoded(file: Iterable[bytes], where: str = "") -> Iterator[Tuple[int, str]]:
+    """Number and text of each line that is not empty; ``where`` begins the message of an error.
+
+    Raises:
+        DataError: bytes that are not UTF-8.
+    """
+    numbered = parsed(enumerate(file, 1), lambda raw: raw.decode("utf-8"), where)
+    for number, line in enumerate(numbered, 1):
+        text = line.lstrip("\ufeff").rstrip("\r\n")
+        if text.strip():
+            yield number, text
+
+
+def parsed(
+    lines: Iterable[Tuple[int, Line]], parse: Callable[[Line], Parsed], where: str = ""
+) -> Iterator[Parsed]:
+    """What each numbered line says; ``where`` begins the message of an error.
+
+    Raises:
+        DataError: ``parse`` has raised a ValueError; with the number of the line.
+    """
+    for number, line in lines:
+        try:
+            found = parse(line)
+        except ValueError as error:
+            raise DataError(f"{where}line {number}: {error}") from None
+        yield found
 
 
 def recognise(rows: Iterable[List[str]]) -> Tuple[str, bool]:

@@ -11,6 +11,7 @@ from .transduction import Format, Item, format_from
 
 FILE = "spelling.json"
 SIDES = ("source", "target")
+_FILES = (FILE, "*.spm", "*.letters.json")
 
 
 class Spelling:
@@ -83,6 +84,11 @@ class Spelling:
             for side in SIDES
         ]
         return cls(format_from(content, str(path)), *found)
+
+
+def files_in(folder: Path) -> List[Path]:
+    """The files of a spelling that :meth:`Spelling.save` has written there."""
+    return [path for pattern in _FILES for path in sorted(folder.glob(pattern))]
 
 
 def _pieces(subwords: Optional[Subwords], symbols: List[str]) -> List[str]:

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import inflection
 from .alphabet import KINDS, UNITS, to_symbols, to_text
-from .inflection import DataError, read_lines
+from .inflection import DataError, parsed, read_lines
 from .symbols import feature_symbol, language_symbol
 
 COLUMNS = ("source", "target", "features", "category")
@@ -146,13 +146,8 @@ def read(
         return Read([_from_entry(entry) for entry in found.entries], tuple(columns.split(",")))
     rows = {number: line.split("\t") for number, line in read_lines(path).items()}
     names = _columns(path, rows, style, covered)
-    items = []
-    for number, row in rows.items():
-        try:
-            items.append(_item(row, language, names, style))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
-    return Read(items, names)
+    items = parsed(rows.items(), lambda row: _item(row, language, names, style), f"{path}, ")
+    return Read(list(items), names)
 
 
 def _from_entry(entry: inflection.Entry) -> Item:

@@ -15,9 +15,9 @@ import torch
 
 from fairseq_entmax.data.files import whole, write_json
 from fairseq_entmax.data.inflection import DataError
+from fairseq_entmax.data.spelling import files_in
 
 SETTINGS = "transducer.json"
-_DATA = ("dict.*.txt", "spelling.json", "*.spm", "*.letters.json")
 
 
 class Settings(NamedTuple):
@@ -50,10 +50,9 @@ def write(folder: Path, data: Path, checkpoints: Sequence[Path], settings: Setti
         OSError: something is missing or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in _DATA:
-        for path in sorted(data.glob(pattern)):
-            with whole(folder / path.name) as part:
-                shutil.copyfile(str(path), str(part))
+    for path in [*data.glob("dict.*.txt"), *files_in(data)]:
+        with whole(folder / path.name) as part:
+            shutil.copyfile(str(path), str(part))
     for number, path in enumerate(checkpoints, 1):
         state = torch.load(str(path), map_location="cpu")
         state["last_optimizer_state"] = None

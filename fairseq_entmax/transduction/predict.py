@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Dict, Iterator, List, NoReturn, Optional
 
-from fairseq_entmax.data.inflection import DataError
+from fairseq_entmax.data.inflection import DataError, decoded, parsed
 from fairseq_entmax.data.transduction import Item
 
 from .folder import read_settings
@@ -141,22 +141,19 @@ def _items(
     file: IO[bytes], names: List[str], transducer: Transducer, language: Optional[str]
 ) -> Iterator[Item]:
     """The lines of a table; empty ones are none. Features may be absent."""
-    for number, raw in enumerate(file, 1):
-        try:
-            line = raw.decode("utf-8").lstrip("\ufeff").rstrip("\r\n")
-            if not line.strip():
-                continue
-            row = line.split("\t")
-            least = len(names) - ("features" in names)
-            if not least <= len(row) <= len(names):
-                raise ValueError(f"expected {', '.join(names)} between tabs, got {line!r}")
-            fields = dict(zip(names, row))
-            known = transducer.language(fields.pop("language", language))
-            item = Item(known, **fields)
-            transducer.spelling.source_tokens(item)
-        except ValueError as error:
-            raise DataError(f"line {number}: {error}") from None
-        yield item
+
+    def read(line: str) -> Item:
+        row = line.split("\t")
+        least = len(names) - ("features" in names)
+        if not least <= len(row) <= len(names):
+            raise ValueError(f"expected {', '.join(names)} between tabs, got {line!r}")
+        fields = dict(zip(names, row))
+        known = transducer.language(fields.pop("language", language))
+        item = Item(known, **fields)
+        transducer.spelling.source_tokens(item)
+        return item
+
+    return parsed(decoded(file), read)
 
 
 def _fail(message: str) -> NoReturn:
