@@ -59,10 +59,20 @@ def argv(command: str, *args: Any) -> List[str]:
 
 def attempt(command: str, *args: Any, cwd=REPO, stdin=None, **env: Any) -> Finished:
     """Runs one command line, which may fail."""
+    return _finished(argv(command, *args), cwd, environment(**env), stdin)
+
+
+def attempt_script(script: Path, folder: Path, *args: Any) -> Finished:
+    """Runs a run.sh in a folder; it may fail."""
+    command = ["bash", str(script), *map(str, args)]
+    return _finished(command, folder, environment(PYTHON=sys.executable))
+
+
+def _finished(command: List[str], cwd: Any, env: Dict[str, str], stdin=None) -> Finished:
     done = subprocess.run(
-        argv(command, *args),
+        command,
         cwd=str(cwd),
-        env=environment(**env),
+        env=env,
         input=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,14 +1,13 @@
 """examples/inflection/run.sh as a user runs it, on a made-up language."""
 
+import functools
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from .commands import REPO, TIMEOUT, environment, run
+from .commands import REPO, attempt_script, run
 
 RUN = REPO / "examples" / "inflection" / "run.sh"
 SYLLABLES = [a + b for a in "ptkmnls" for b in "aeiou"]
@@ -39,19 +38,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def attempt(folder, *args, env=None):
-    done = subprocess.run(
-        ["bash", str(RUN), *map(str, args)],
-        cwd=str(folder),
-        env=env or environment(PYTHON=sys.executable),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return done.returncode, done.stdout
-
+attempt = functools.partial(attempt_script, RUN)
 
 COMMON = ["--data", "data", "--languages", "aish bish", "--setting", "medium", "--quick"]
 COMMON += ["--output-alpha", 1.5, "--attention-alpha", 1.5, "--out", "out", "--max-update", 30]

@@ -1,5 +1,6 @@
 """examples/transduction/run.sh as a user runs it: one table of words, one answer folder."""
 
+import functools
 import json
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from .commands import REPO, TIMEOUT, environment
+from .commands import REPO, TIMEOUT, attempt_script, environment
 
 RUN = REPO / "examples" / "transduction" / "run.sh"
 SYLLABLES = [a + b for a in "ptkmnls" for b in "aeiou"]
@@ -28,19 +29,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def attempt(folder, *args):
-    done = subprocess.run(
-        ["bash", str(RUN), *map(str, args)],
-        cwd=str(folder),
-        env=environment(PYTHON=sys.executable),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return done.returncode, done.stdout
-
+attempt = functools.partial(attempt_script, RUN)
 
 OPTIONS = ["--data", "aish.tsv", "--task", "segmentation", "--out", "out", "--quick"]
 OPTIONS += ["--max-update", 40, "--subwords", 40]
