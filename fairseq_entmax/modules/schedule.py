@@ -1,7 +1,7 @@
 """Alphas that move while a model is trained, and what else goes from one value to another."""
 
-import math
-from typing import Any, Callable, List, NamedTuple, Optional, TypeVar
+import sys
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,21 @@ class Ramp(NamedTuple):
         """The value before the update that follows ``update`` others."""
         if update >= self.end:
             return self.last
-        passed = max(0, update - self.begin) / (self.end - self.begin) if update > self.begin else 0
+        if update <= self.begin:
+            return self.first
+        passed = (update - self.begin) / (self.end - self.begin)
         return self.first + (self.last - self.first) * passed
+
+
+def _ramp(words: Sequence[Any], lowest: float, highest: float) -> Optional[Ramp]:
+    """FROM, TO, BEGIN, END, or None where they are no ramp between such values."""
+    try:
+        first, last, begin, end = words
+        ramp = Ramp(float(first), float(last), int(begin), int(end))
+    except ValueError:
+        return None
+    fits = all(lowest <= value <= highest for value in (ramp.first, ramp.last))
+    return ramp if fits and 0 <= ramp.begin <= ramp.end else None
 
 
 def read_alpha_ramp(flag: str, text: str, alpha: float) -> Ramp:
@@ -49,12 +62,9 @@ def read_alpha_ramp(flag: str, text: str, alpha: float) -> Ramp:
         >>> read_alpha_ramp("--output-alpha-schedule", "1:0:2000", 1.5)
         Ramp(first=1.0, last=1.5, begin=0, end=2000)
     """
-    try:
-        first, begin, end = text.split(":")
-        ramp = Ramp(float(first), alpha, int(begin), int(end))
-    except ValueError:
-        ramp = Ramp(math.nan, alpha, 0, 0)
-    if not 1 <= ramp.first < math.inf or not 0 <= ramp.begin <= ramp.end:
+    first, *updates = text.split(":")
+    ramp = _ramp([first, alpha, *updates], 1, sys.float_info.max)
+    if ramp is None:
         raise ValueError(
             f"{flag} must be FROM:BEGIN:END, an alpha >= 1 and the updates between which it goes "
             f"to {alpha:g}, such as 1:0:2000; got {text!r}"
@@ -98,14 +108,8 @@ def read_share(flag: str, text: str) -> Ramp:
         0.75
     """
     words = text.split(":")
-    try:
-        if len(words) == 1:
-            words = [text, text, "0", "0"]
-        first, last, begin, end = words
-        ramp = Ramp(float(first), float(last), int(begin), int(end))
-    except ValueError:
-        ramp = Ramp(math.nan, math.nan, 0, 0)
-    if not (0 <= ramp.first <= 1 and 0 <= ramp.last <= 1 and 0 <= ramp.begin <= ramp.end):
+    ramp = _ramp([text, text, "0", "0"] if len(words) == 1 else words, 0, 1)
+    if ramp is None:
         raise ValueError(
             f"{flag} must be a share from 0 to 1, or FROM:TO:BEGIN:END, two shares and the updates "
             f"between which it goes from one to the other, such as 1:0:0:2000; got {text!r}"

@@ -20,6 +20,7 @@ from fairseq_entmax.scoring.counts import COLUMNS, count, is_segmented, macro, r
 
 _COUNTS = "_transduction_counts"
 _UNKNOWN = "<<unk>>"  # of a reference: no answer has it
+_OF_MORPHEMES = ("precision", "recall", "f1")
 _DIGITS = {"levenshtein": 4}  # all others are percentages
 
 
@@ -52,7 +53,7 @@ class TransductionTask(TranslationTask):
 
     cfg: TransductionConfig
     flags = "eval_transduction"  # and those that begin with it
-    logged = ("accuracy", "wer", "per", "cer", "levenshtein", "precision", "recall", "f1")
+    logged = ("accuracy", "wer", "per", "cer", "levenshtein", *_OF_MORPHEMES)
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
@@ -110,7 +111,9 @@ class TransductionTask(TranslationTask):
             return
         # a meter adds arrays up over the batches
         metrics.log_scalar(_COUNTS, sum(counts).cpu().numpy().astype(np.float64))
-        for name in self.logged[: None if self.segmented else 5]:
+        for name in self.logged:
+            if name in _OF_MORPHEMES and not self.segmented:
+                continue
             metrics.log_derived(name, _macro(name))
             if self.flag("languages"):
                 for i, language in enumerate(self.languages[1:], 1):

@@ -146,11 +146,12 @@ def _loss(z: Tensor, z_y: Tensor, solved: _Chunk, alpha: Tensor, closed: Optiona
     p, columns, largest, tau = solved
     candidates = z if columns is None else z.gather(1, columns)
     shifted = candidates.to(p.dtype) - largest.to(p.dtype)
-    dot = torch.where(p > 0, p * shifted, torch.zeros_like(p)).sum(1)
+    positive, nothing = p > 0, torch.zeros_like(p)
+    dot = torch.where(positive, p * shifted, nothing).sum(1)
     gap = (largest.to(p.dtype) - z_y.to(p.dtype)).squeeze(1)
     loss = dot + _entropy(p, alpha, closed) + gap
     if closed:  # one ulp of tau is in every p: out by the loss's slope along the support
-        excess = torch.where(p > 0, p, torch.zeros_like(p)).sum(1) - (p > 0).any(1).to(p.dtype)
+        excess = torch.where(positive, p, nothing).sum(1) - positive.any(1).to(p.dtype)
         slope = tau.squeeze(1).to(p.dtype) / (closed - 1)
         loss = loss - torch.where(excess == 0, excess, excess * slope)
     return loss.clamp(min=0)  # rounding may cross 0
