@@ -69,6 +69,7 @@ setup(
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
         "plot": ["matplotlib"],
+        "docs": ["furo", "myst-parser", "sphinx"],
         "dev": [
             "entmax==1.3",
             "hypothesis",
