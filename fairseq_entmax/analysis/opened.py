@@ -2,11 +2,13 @@
 
 import math
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from fairseq import checkpoint_utils, utils
+from fairseq.data import data_utils
 from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
@@ -41,7 +43,7 @@ class Opened:
     Args:
         data: a folder that fairseq-preprocess wrote, or one with the dictionaries at least.
         paths: ``a.pt``, or ``a.pt:b.pt`` for models that answer together.
-        languages: source and target; as the checkpoint says where none are given.
+        languages: source and target; as the checkpoint or the data say where none are given.
         sentencepiece: a model that cuts raw text; looked for beside the data where none is given.
         cpu: do not use a GPU.
 
@@ -63,9 +65,7 @@ class Opened:
                 raise ValueError(f"there is no checkpoint {path}: give --path a file of --save-dir")
         self.device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
         self.settings = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])["cfg"]
-        task = self.settings["task"]
-        trained = [getattr(task, name, None) for name in ("source_lang", "target_lang")]
-        self.task = _task(data, list(languages) or trained)
+        self.task = _task(data, list(languages) or _languages(data, self.settings["task"]))
         self.models = self._load()
         self.source_words = self.task.source_dictionary
         self.target_words = self.task.target_dictionary
@@ -89,10 +89,12 @@ class Opened:
 
     @property
     def name(self) -> str:
-        """What to call them in a picture: alphas and the names of the files."""
-        alphas = sorted({output_alpha_of(model) or 1.0 for model in self.models})
-        kinds = " and ".join("softmax" if a == 1 else f"{a:g}-entmax" for a in alphas)
-        return f"{kinds} ({', '.join(Path(path).name for path in self.paths)})"
+        """What to call them in a picture: the alphas of their outputs."""
+        alphas = [output_alpha_of(model) or 1.0 for model in self.models]
+        names = ["softmax" if alpha == 1 else f"{alpha:g}-entmax" for alpha in alphas]
+        return " and ".join(
+            f"{n} x {name}" if n > 1 else name for name, n in Counter(names).items()
+        )
 
     @property
     def sparse(self) -> bool:
@@ -185,6 +187,15 @@ class Opened:
         return tokens
 
 
+def _languages(data: str, trained: Any) -> List[Optional[str]]:
+    """Those of the training, or else of the files in the folder."""
+    named = [getattr(trained, name, None) for name in ("source_lang", "target_lang")]
+    folder = utils.split_paths(data)[0]
+    if None in named and Path(folder).is_dir():
+        named = list(data_utils.infer_language_pair(folder))
+    return named
+
+
 def _task(data: str, languages: Sequence[Optional[str]]) -> Any:
     config = TranslationConfig(data=data)
     # what is otherwise filled in from other groups of fairseq's configuration
@@ -194,7 +205,7 @@ def _task(data: str, languages: Sequence[Optional[str]]) -> Any:
         path = Path(utils.split_paths(data)[0]) / f"dict.{language}.txt"
         if not path.is_file():
             raise ValueError(
-                f"there is no dictionary {path}: name a folder that fairseq-preprocess wrote, and "
-                "its languages with --languages SOURCE TARGET"
+                f"{data} has no dictionary dict.{language or 'LANGUAGE'}.txt: name a folder that "
+                "fairseq-preprocess wrote, and its languages with --languages SOURCE TARGET"
             )
     return TranslationTask.setup_task(config)

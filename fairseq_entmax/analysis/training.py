@@ -9,7 +9,8 @@ from typing import Any, Dict, Iterator, List, Tuple
 Curve = List[Tuple[int, float]]  # (updates, value)
 Curves = Dict[str, Dict[str, Curve]]  # train, train_inner or valid -> metric -> curve
 
-_ENTRY = re.compile(r"\| (train|train_inner|valid)\b[^|]* \| (.*)$")
+# "| INFO | valid | ...", "INFO:valid:..." and, of hydra, "[valid][INFO] - ..."
+_ENTRY = re.compile(r"[|:[] ?(train|train_inner|valid)(?: \| |:|\]\[INFO\] - )(.*)$")
 _ALPHA = "alpha."  # what the names of learned alphas begin with
 _EVENTS = "events.out.tfevents."
 

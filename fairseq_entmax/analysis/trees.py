@@ -6,7 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from .segmentation import joined
 
-_GAP = 3  # columns beside each label
+_GAP, _LEAST = 3, 2  # columns beside each label, and of one that is empty or short
 END = "</s>"
 
 
@@ -68,7 +68,7 @@ def layout(tree: Dict[str, Any], answer: Sequence[str] = ()) -> List[Branch]:
             tokens = [link["token"] for link in chain]
             path, last = before + tokens, chain[-1]
             label = _label(tokens)
-            end = column + width(label) + _GAP
+            end = column + max(width(label), _LEAST) + _GAP
             leaf = None if last["children"] else joined(path[:-1])
             answered = marked and bool(wanted) and path == wanted[: len(path)]
             prob = math.exp(sum(link["log_prob"] for link in chain))

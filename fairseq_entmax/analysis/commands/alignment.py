@@ -13,10 +13,10 @@ from fairseq_entmax.analysis.trees import END
 from . import shared
 
 _EXAMPLE = f'{shared.DEMO} --input "Haus <de> <N> <neut> <dat> <pl>" --out alignment.svg'
-_AXES = {
-    "cross": ("target", "columns: source"),
-    "encoder": ("source, looking", "columns: source, looked at"),
-    "decoder": ("about to write", "columns: read before"),
+_AXES = {  # what attends, and to what
+    "cross": ("target", "source"),
+    "encoder": ("source", "source"),
+    "decoder": ("to be written", "written before"),
 }
 
 

@@ -42,7 +42,7 @@ def add_models(parser: argparse.ArgumentParser, several: str = "") -> None:
         nargs=2,
         default=[],
         metavar=("SOURCE", "TARGET"),
-        help="(default: as the checkpoint says)",
+        help="(default: as the checkpoint or the data say)",
     )
     parser.add_argument(
         "--sentencepiece", metavar="MODEL", help="cuts raw text (default: one beside the data)"

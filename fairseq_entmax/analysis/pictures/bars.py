@@ -75,7 +75,9 @@ def _panel(axes: Any, step: Step, number: int, label: float, theme: Theme) -> No
 
 
 def _percent(prob: float) -> str:
-    return "0" if prob == 0 else f"{100 * prob:.1f}%" if prob >= 0.001 else "<0.1%"
+    if prob in (0, 1):
+        return f"{100 * prob:.0f}%"
+    return f"{100 * prob:.1f}%" if prob >= 0.001 else "<0.1%"
 
 
 def _key(figure: Any, size: Sequence[float], theme: Theme) -> None:

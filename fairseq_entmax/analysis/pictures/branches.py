@@ -57,7 +57,10 @@ def _width(grove: Grove) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%" if share < 0.0995 else f"{100 * share:.0f}%"
+    if share < 1e-5:
+        return "<0.001%"
+    digits = 0 if 0.0995 <= share < 0.995 or share == 1 else 1
+    return f"{100 * share:.2g}%" if share < 0.0995 else f"{100 * share:.{digits}f}%"
 
 
 def _draw(axes: Any, branch: Branch, theme: Theme) -> None:
@@ -77,7 +80,7 @@ def _draw(axes: Any, branch: Branch, theme: Theme) -> None:
     axes.text(middle, branch.row - 0.06, branch.label, fontweight=weight, **above)
     if branch.leaf is None or branch.prob < 0.9995:
         below = {"ha": "center", "va": "top", "fontsize": 7, "color": theme.faint}
-        axes.text(middle, branch.row + 0.09, _percent(branch.prob), **below)
+        axes.text(middle, branch.row + 0.13, _percent(branch.prob), **below)
     if branch.leaf is not None:
         axes.plot([branch.end], [branch.row], marker="o", markersize=3.5, color=color)
         at = {"va": "center", "fontsize": 9.5, "color": theme.ink, "fontweight": weight}

@@ -2,6 +2,8 @@
 
 from typing import Any, List, NamedTuple, Optional, Sequence
 
+from fairseq_entmax.analysis.trees import width
+
 from .theme import Theme
 
 _MOST_NUMBERS = 150  # cells that have their percent written into them
@@ -20,7 +22,7 @@ def heat_maps(
     rows: Sequence[str],
     columns: Sequence[str],
     theme: Theme,
-    axes: Sequence[str] = ("target, written from top to bottom", "source"),
+    axes: Sequence[str] = ("target", "source"),
     across: int = 2,
 ) -> Any:
     """Maps of the same rows and columns, ``across`` beside each other."""
@@ -32,7 +34,9 @@ def heat_maps(
     numbers = cell == 0.3 and _nonzero(panels) <= _MOST_NUMBERS
     left, top = _inches(rows) + 0.35, _inches(columns) + 0.65
     gates = 0.4 if any(panel.gate for panel in panels) else 0.0
-    wide, high = left + cell * len(columns) + gates + 0.25, top + cell * len(rows) + 0.15
+    titles = max(_inches([panel.title]) for panel in panels)
+    wide = max(left + cell * len(columns) + gates + 0.25, titles + 0.2)
+    high = top + cell * len(rows) + 0.4
     size = (max(across * wide, 3.6), down * high + 0.65)
     figure = Figure(figsize=size)
     for i, panel in enumerate(panels):
@@ -42,18 +46,17 @@ def heat_maps(
         _map(one, panel.probs, rows, columns, theme, numbers)
         title = figure.text(0, 0, panel.title, color=theme.ink, fontsize=10.5)
         title.set_position(((x - left + 0.08) / size[0], (y + top - 0.22) / size[1]))
+        one.set_xlabel(axes[1], color=theme.faint, fontsize=9)
         if i % across == 0:
             one.set_ylabel(axes[0], color=theme.faint, fontsize=9)
         if panel.gate is not None:
             strip = (box[0] + box[2] + 0.12, box[1], 0.3, box[3])
             _gate(figure.add_axes(_share(strip, size)), panel.gate, theme)
-    _key(figure, size, axes[1], theme)
+    _key(figure, size, theme)
     return figure
 
 
 def _inches(labels: Sequence[str]) -> float:
-    from fairseq_entmax.analysis.trees import width
-
     return 0.085 * max(map(width, labels)) + 0.1
 
 
@@ -78,11 +81,11 @@ def _map(
     axes.set_ylim(len(rows), 0)
     axes.set_xticks([i + 0.5 for i in range(len(columns))], columns)
     axes.set_yticks([i + 0.5 for i in range(len(rows))], rows)
-    upright = max(map(len, columns)) <= 2
     axes.tick_params(
         top=False, bottom=False, left=False, labeltop=True, labelbottom=False, labelcolor=theme.ink
     )
-    axes.tick_params(axis="x", labelrotation=0 if upright else 90)
+    for tick, name in zip(axes.xaxis.get_major_ticks(), columns):
+        tick.label2.set_rotation(0 if width(name) <= 2 else 90)
     axes.set_facecolor("none")
     for spine in axes.spines.values():
         spine.set_visible(True)
@@ -104,10 +107,9 @@ def _cells(
         PolyCollection(corners, facecolors=fills, edgecolors=theme.faint, linewidths=0.4)
     )
     for y, x, p in inked if numbers else []:
-        if p >= 0.01:
-            text = f"{100 * p:.0f}"
-            at = {"ha": "center", "va": "center", "fontsize": 7, "color": theme.ink}
-            axes.text(x + 0.5, y + 0.5, text, **at)
+        text = f"{100 * p:.0f}" if p >= 0.005 else "<1"
+        at = {"ha": "center", "va": "center", "fontsize": 7, "color": theme.ink}
+        axes.text(x + 0.5, y + 0.5, text, **at)
 
 
 def _gate(axes: Any, gate: List[List[float]], theme: Theme) -> None:
@@ -119,7 +121,7 @@ def _gate(axes: Any, gate: List[List[float]], theme: Theme) -> None:
     axes.text(0, -0.25, "gate", fontsize=8, color=theme.mark)
 
 
-def _key(figure: Any, size: Sequence[float], columns: str, theme: Theme) -> None:
+def _key(figure: Any, size: Sequence[float], theme: Theme) -> None:
     axes = figure.add_axes(_share((0.3, 0.3, 5 * 0.26, 0.18), size))
     shown = [0.0, 0.1, 0.25, 0.5, 1.0]
     _cells(axes, [shown], theme.main, theme)

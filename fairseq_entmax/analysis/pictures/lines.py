@@ -42,16 +42,19 @@ def panels(given: Sequence[Panel], theme: Theme, across: int = 2) -> Any:
         axes = figure.add_subplot(down, across, number)
         axes.set(xlabel=panel.x, ylabel=panel.y)
         axes.set_title(panel.title, color=theme.ink)
-        color_axes(axes, theme)
         axes.grid(axis="y", color=theme.grid, linewidth=0.7)
         axes.set_axisbelow(True)
         if panel.log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")  # the usual ones write mathematics
+            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.yaxis.get_minor_locator().set_params(subs=(2, 5))
         if panel.bars:
             edge = {"edgecolor": theme.faint, "linewidth": 0.5}
             axes.bar(list(panel.bars), list(panel.bars.values()), color=theme.main, **edge)
             axes.xaxis.get_major_locator().set_params(integer=True)
         _curves(axes, panel, theme)
+        color_axes(axes, theme)
     _legends(figure, theme)
     return figure
 

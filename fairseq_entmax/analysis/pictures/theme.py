@@ -87,6 +87,6 @@ def color_axes(axes: Any, theme: Theme) -> None:
     axes.set_facecolor("none")
     for spine in axes.spines.values():
         spine.set_color(theme.faint)
-    axes.tick_params(colors=theme.faint, labelcolor=theme.ink, labelsize=9)
+    axes.tick_params(which="both", colors=theme.faint, labelcolor=theme.ink, labelsize=9)
     axes.xaxis.label.set_color(theme.ink)
     axes.yaxis.label.set_color(theme.ink)
