@@ -130,13 +130,11 @@ def _of_alphas(curves: Curves) -> List[Panel]:
     """A panel for each kind of attention, a colour for each layer, a line for each head."""
     kinds: Dict[str, List[Series]] = {}
     for name, curve in learned_alphas_of(curves).items():
-        layer, _, _ = name.rpartition(".")
-        kind = layer.rpartition(".")[2].replace("_", " ")
-        kind = f"{name.partition('.')[0]} {kind}"
-        number = next((part for part in layer.split(".") if part.isdigit()), "0")
-        label = f"layer {int(number) + 1}"
-        kinds.setdefault(kind, []).append(Series(label, curve, style=int(number)))
+        # such as decoder.layers.0.encoder_attn.0, the last being the head
+        kind = "cross" if ".encoder_attn" in name else name.partition(".")[0]
+        number = int(next((part for part in name.split(".")[:-1] if part.isdigit()), "0"))
+        kinds.setdefault(kind, []).append(Series(f"layer {number + 1}", curve, style=number))
     return [
-        Panel(f"learned \u03b1, {kind}", "updates", "\u03b1", series, markers=False)
+        Panel(f"learned \u03b1, {kind} attention", "updates", "\u03b1", series, markers=False)
         for kind, series in kinds.items()
     ]

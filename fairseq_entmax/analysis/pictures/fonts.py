@@ -42,7 +42,9 @@ def _others() -> List[Tuple[str, str]]:
     fonts = [
         font
         for font in font_manager.fontManager.ttflist
-        if font.style == "normal" and str(font.weight) in ("400", "normal", "regular", "book")
+        if font.style == "normal"
+        and str(font.weight) in ("400", "normal", "regular", "book")
+        and not font.name.startswith("Last Resort")  # boxes for everything
     ]
     fonts.sort(key=lambda font: ("Sans" not in font.name, "Noto" not in font.name, font.name))
     return [(font.name, font.fname) for font in fonts]
