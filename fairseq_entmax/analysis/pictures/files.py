@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import warnings
 from html import escape
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple
@@ -80,7 +81,8 @@ def _drawn(picture: Picture, dark: bool, kind: str) -> bytes:
         families, missing = fonts.families_for([picture.title, *picture.labels])
     if missing:
         print(missing_line(missing), file=sys.stderr)
-    with theme.settings(families):
+    with theme.settings(families), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # said above
         figure = picture.draw(DARK if dark else LIGHT)
         figure.set_facecolor((DARK if dark else LIGHT).ground)
         buffer = io.BytesIO()
