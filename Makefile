@@ -14,7 +14,7 @@ install: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/native/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,explore,dev]'
 	touch $@
 
 demo: $(INSTALLED)
