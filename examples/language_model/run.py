@@ -27,12 +27,12 @@ usage: run.sh --text FILE --out DIR [options] [-- flags of fairseq-train]
   --output-alpha A     1 is softmax, 1.2, 1.5 (default), 2 is sparsemax
   --seeds N            models, with seeds S, S + 1, ... (default 1)
   --seed S             default 1
-  --max-update N       updates of each model (default 1500)
+  --max-update N       updates of each model (default 2000)
   --passages N         passages of the test part that are continued (default 200)
 """
 DEFAULTS = {
     **{"text": "", "out": "", "level": "characters", "output-alpha": "1.5", "seeds": "1"},
-    **{"seed": "1", "max-update": "1500", "passages": "200"},
+    **{"seed": "1", "max-update": "2000", "passages": "200"},
 }
 NUMBERS = ("seeds", "seed", "max-update", "passages")
 # the symbols of the test passages that are given, and those that are written
@@ -101,10 +101,10 @@ class Run:
             *(script("fairseq-train"), self.bin, *self.plugin, "--task", "language_modeling"),
             *("--arch", "transformer_lm_entmax", "--criterion", "entmax_loss"),
             *("--output-alpha", self.given["output-alpha"], "--attention-alpha", "1"),
-            *("--decoder-layers", "2", "--decoder-embed-dim", "128"),
-            *("--decoder-ffn-embed-dim", "512", "--decoder-attention-heads", "4"),
+            *("--decoder-layers", "2", "--decoder-embed-dim", "96"),
+            *("--decoder-ffn-embed-dim", "384", "--decoder-attention-heads", "4"),
             *("--share-decoder-input-output-embed", "--dropout", "0.1"),
-            *("--tokens-per-sample", "128", "--sample-break-mode", "none", "--batch-size", "16"),
+            *("--tokens-per-sample", "128", "--sample-break-mode", "none", "--batch-size", "8"),
             *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1"),
             *("--lr", "0.003", "--lr-scheduler", "polynomial_decay", "--warmup-updates", "100"),
             *("--total-num-update", updates, "--max-update", updates, "--seed", seed),
