@@ -14,13 +14,15 @@ from fairseq.tasks.multilingual_language_modeling import MultilingualLanguageMod
 from torch import Tensor
 
 from .repairs import repair
-from .wrapping import wrap
+from .wrapping import words_of, wrap
 
 COMMAND = "fairseq_cli.eval_lm"
 EPSILON = 1e-6  # added to every probability
 
 
 def _leaves_words_out() -> bool:
+    if "Evaluation" in words_of(LanguageModelingTask.eval_lm_dataloader):
+        return False
     spec = find_spec(COMMAND)  # to import it would set up its logging
     return "skipping tokens with inf scores" in Path(str(spec and spec.origin)).read_text("utf-8")
 
@@ -159,9 +161,7 @@ class Evaluation:
 
     def say(self, sums: Sums, timer: StopwatchMeter) -> None:
         speed = 1.0 / timer.avg if timer.avg > 0 else 0
-        self.logger.info(
-            f"Evaluated {timer.n:,} tokens in {timer.sum:.1f}s ({speed:.2f} tokens/s)"
-        )
+        self.logger.info(f"Evaluated {timer.n:,} tokens in {timer.sum:.1f}s ({speed:.2f} tokens/s)")
         results = sums.results()
         self.logger.info(
             f"Impossible words (p = 0): {results['impossible']:.4%} ({sums.impossible:,} of "

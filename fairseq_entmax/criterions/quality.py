@@ -1,7 +1,7 @@
 """What validation says of a model's probabilities that is finite where a reference has p = 0."""
 
 import math
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from fairseq import utils
 from fairseq.logging import metrics
@@ -22,7 +22,8 @@ def quality_sums(
     """Sums over the counted positions, to be logged by a criterion at validation.
 
     Args:
-        target_probs, squared_norm: p_y and |p|^2 of every position; ``counted``: a mask, same shape.
+        target_probs, squared_norm: p_y and |p|^2 of every position.
+        counted: a mask of the same shape.
         n_classes: the number of words.
     """
     gold, norm = target_probs[counted], squared_norm[counted]
@@ -37,13 +38,18 @@ def log_quality(logging_outputs: Any, n_tokens: Any) -> None:
     """Means of what :func:`quality_sums` added up; nothing in training, which has no such sums."""
     if not any("nll_eps" in log for log in logging_outputs):
         return
-    for name, logged in (("nll_eps", "_nll_eps"), ("js", "js"), ("sparsemax_score",) * 2):
+    # fairseq prints no meter that begins with _
+    for name, meter, digits in (
+        ("nll_eps", "_nll_eps", None),
+        ("js", "js", 4),
+        ("sparsemax_score", "sparsemax_score", 4),
+    ):
         total = utils.item(sum(log.get(name, 0) for log in logging_outputs))
-        metrics.log_scalar(logged, total / n_tokens, n_tokens, round=None if logged[0] == "_" else 4)
+        metrics.log_scalar(meter, total / n_tokens, n_tokens, round=digits)
     metrics.log_derived("ppl_eps", _ppl_eps)
 
 
-def _ppl_eps(meters: Any) -> Optional[float]:
+def _ppl_eps(meters: Any) -> float:
     try:
         return round(math.exp(meters["_nll_eps"].avg), 3)
     except OverflowError:

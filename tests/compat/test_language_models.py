@@ -1,4 +1,4 @@
-"""``fairseq-eval-lm``: stock's figures where nothing is impossible, the truth where something is."""
+"""``fairseq-eval-lm``: stock's figures where nothing is impossible, else the truth."""
 
 import logging
 import math

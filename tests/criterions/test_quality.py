@@ -8,7 +8,6 @@ from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from fairseq.logging import metrics
 
 from fairseq_entmax.criterions.entmax_loss import EntmaxLossCriterion
-from fairseq_entmax.criterions.masked_entmax_loss import MaskedEntmaxLossCriterion
 from fairseq_entmax.functional import reference
 from tests.builders import Task, batch, build, sharpen
 
