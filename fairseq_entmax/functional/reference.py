@@ -43,6 +43,8 @@ def entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
     tau_max = tau_min + 1 - z.shape[-1] ** (1.0 - alpha)
     for _ in range(_BISECTIONS):
         tau = (tau_min + tau_max) / 2
+        if bool(((tau == tau_min) | (tau == tau_max)).all()):  # no number is left between them
+            break
         too_much = p(tau).sum(-1, keepdim=True) >= 1
         tau_min = torch.where(too_much, tau, tau_min)
         tau_max = torch.where(too_much, tau_max, tau)
