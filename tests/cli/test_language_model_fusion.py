@@ -68,7 +68,7 @@ def test_impossible_words_are_counted(finished):
         r"Impossible words \(p = 0\): \S+ \((\d+) of (\d+)\), epsilon-.*: (\S+)", output
     )
     impossible, words = int(said[1]), int(said[2])
-    printed = re.findall(r"\[(-inf|-?\d+\.\d+)\]", output)
+    printed = re.findall(r"\[(-inf|-?\d+\.\d{6})\]", output)
     assert len(printed) == words and printed.count("-inf") == impossible > 0
     nll = sum(-math.log((math.exp(float(x)) + 1e-6) / (1 + 1e-6 * 40)) for x in printed) / words
     assert float(said[3]) == pytest.approx(math.exp(nll), rel=1e-2)
