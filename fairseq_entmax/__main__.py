@@ -6,6 +6,7 @@ from typing import List
 
 # name: the module whose main(arguments) it is, and what it does
 COMMANDS = {
+    "merge": ("fairseq_entmax.data.shards", "join what shards of fairseq-generate printed"),
     "predict": ("fairseq_entmax.transduction.predict", "answer the words of a table"),
 }
 
