@@ -87,26 +87,38 @@ def _add_schedule(parser: ArgumentParser, kind: str) -> None:
 def set_alpha_defaults(
     args: Any, attentions: Sequence[str] = AttentionAlphas._fields, output: bool = True
 ) -> None:
-    """Fill in what was not given; also under hydra, which never sees the parser."""
+    """Fill in what was not given; also under hydra, which never sees the parser.
+
+    Raises:
+        ValueError: a text of a YAML file stands where an alpha should.
+    """
+    for name in ("output_alpha", "attention_alpha", *map(_name_of, AttentionAlphas._fields)):
+        if isinstance(getattr(args, name, None), str):
+            setattr(args, name, _alpha_in(name, getattr(args, name)))
     if output:
-        _default_alpha(args, "output_alpha", DEFAULT_ALPHA)
+        _default(args, "output_alpha", DEFAULT_ALPHA)
     if not attentions:
         return
-    _default_alpha(args, "attention_alpha", DEFAULT_ALPHA)
-    if getattr(args, "learn_attention_alpha", None) is None:
-        args.learn_attention_alpha = False
+    _default(args, "attention_alpha", DEFAULT_ALPHA)
+    _default(args, "learn_attention_alpha", False)
     for where in attentions:
-        _default_alpha(args, f"{where}_attention_alpha", args.attention_alpha)
+        _default(args, _name_of(where), args.attention_alpha)
 
 
-def _default_alpha(args: Any, name: str, value: Any) -> None:
+def _name_of(where: str) -> str:
+    return f"{where}_attention_alpha"
+
+
+def _alpha_in(name: str, text: str) -> float:
+    try:
+        return alpha_value(text)
+    except ArgumentTypeError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def _default(args: Any, name: str, value: Any) -> None:
     if getattr(args, name, None) is None:
         setattr(args, name, value)
-    elif isinstance(getattr(args, name), str):  # of a YAML file
-        try:
-            setattr(args, name, alpha_value(getattr(args, name)))
-        except ArgumentTypeError as error:
-            raise ValueError(f"{name} {error}") from None
 
 
 def sparsify_options(args: Any) -> Dict[str, Any]:
@@ -122,7 +134,7 @@ def sparsify_options(args: Any) -> Dict[str, Any]:
     }
     overall = getattr(args, "attention_alpha", None)
     for where in AttentionAlphas._fields:
-        name = f"{where}_attention_alpha"
+        name = _name_of(where)
         alpha = getattr(args, name, None)
         options[name] = None if alpha == overall else alpha  # else it was not asked for
     options["learn_attention_alpha"] = bool(options["learn_attention_alpha"])
