@@ -57,7 +57,7 @@ def split_generation() -> None:
             logger.warning("shard %d of %d is empty: there are fewer batches", shard, shards)
             score = None
         n, k = distributed.distributed_world_size, distributed.distributed_rank
-        if n > 1:  # python -m fairseq_entmax merge looks for it
+        if n > 1:  # fairseq-entmax merge looks for it
             print(f"Shard\t{k}\tof\t{n}", file=output_file)
         return score
 

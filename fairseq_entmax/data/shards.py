@@ -1,4 +1,4 @@
-"""``python -m fairseq_entmax merge SHARD... > whole``: what shards of fairseq-generate printed.
+"""``fairseq-entmax merge SHARD... > whole``: what shards of fairseq-generate printed.
 
 A shard of ``fairseq-generate --num-shards N --shard-id K`` has the lines of its sentences, such as
 ``H-17``, among those of its log, and ends with ``Shard K of N`` (compat/shards.py).
@@ -109,7 +109,7 @@ def _listed(what: str, numbers: List[int]) -> str:
 def main(arguments: List[str]) -> None:
     """Prints the sentences of all shards in the order of the input, or refuses with one line."""
     parser = argparse.ArgumentParser(
-        prog="python -m fairseq_entmax merge",
+        prog="fairseq-entmax merge",
         description="join what the shards of fairseq-generate printed, in the order of the input",
     )
     parser.add_argument("shards", nargs="+", metavar="SHARD", help="output of one shard")
