@@ -6,16 +6,18 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq_entmax.analysis.looks import Options, look
 from fairseq_entmax.analysis.opened import Line, Opened
-from fairseq_entmax.analysis.page.html import page, percent
+from fairseq_entmax.analysis.page.html import page
 from fairseq_entmax.analysis.reports import Answered, answered, scores, settings, worst
 from fairseq_entmax.analysis.supports import Counts, count
 from fairseq_entmax.analysis.training import read_training
+from fairseq_entmax.analysis.trees import percent
 from fairseq_entmax.data.files import write_lines
 from fairseq_entmax.decoding.report import summary
 
 from . import shared
 from .support import draw_lines, support_picture
 
+_COUNTED = 60  # outputs along which tokens and positions are counted
 _EXAMPLE = f"{shared.DEMO} --log demo/train.log --out report.html"
 
 
@@ -64,7 +66,8 @@ def _work(args: argparse.Namespace) -> None:
         if len(line.symbols) <= shared.MOST_TOKENS
     ]
     found = answered(opened, lines, args.beam)
-    counts = [_count(opened, one) for one in shared.progress(found, "support") if one.answer]
+    counted = [one for one in found if one.answer][:_COUNTED]
+    counts = [_count(opened, one) for one in shared.progress(counted, "support")]
     values: Dict[str, Any] = {
         "title": args.title or f"{opened.name} on {Path(args.data).name}",
         "subset": args.subset,

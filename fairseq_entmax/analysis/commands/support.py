@@ -122,8 +122,14 @@ def _of_counts(counts: List[Counts]) -> List[Panel]:
     beyond = sum(bars.values()) - sum(cut.values())
     title = "steps by possible tokens" + (f"; {beyond:.0f}% have more" if beyond >= 0.5 else "")
     return [
-        Panel(f"along {len(counts)} outputs", "position in the output", "mean number", series),
-        Panel(title, "tokens with p > 0", "steps in %", bars=cut or bars),
+        Panel(
+            f"along {len(counts)} outputs",
+            "position in the output",
+            "mean number",
+            series,
+            whole=True,
+        ),
+        Panel(title, "tokens with p > 0", "steps in %", bars=cut or bars, whole=True),
     ]
 
 

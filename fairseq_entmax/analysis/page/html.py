@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq_entmax.analysis.pictures import Picture, svg
 from fairseq_entmax.analysis.pictures.files import style_sheet
+from fairseq_entmax.analysis.trees import percent
 
 _HERE = Path(__file__).parent
 
@@ -42,15 +43,3 @@ def environment() -> Any:
     style = (_HERE / "style.css").read_text(encoding="utf-8") + style_sheet()
     found.globals["style"] = markupsafe.Markup(style)
     return found
-
-
-def percent(share: float) -> str:
-    """A probability as people read it.
-
-    Example:
-        >>> percent(0.98765), percent(0.00012), percent(0.0), percent(1.0)
-        ('98.8%', '0.012%', '0', '100%')
-    """
-    if share in (0, 1):
-        return "0" if share == 0 else "100%"
-    return f"{100 * share:.1f}%" if share >= 0.01 else f"{100 * share:.2g}%"
