@@ -14,12 +14,13 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
 
 from fairseq_entmax.decoding import ExactSearch, make_sparse
-from fairseq_entmax.decoding.everywhere import output_alpha_of
+from fairseq_entmax.decoding.everywhere import is_sparse, output_alpha_of
 
 from .segmentation import segmenter
 
 Hypotheses = List[Dict[str, Any]]
 _BATCH = 64
+_BUDGET = 2000  # prefixes to continue for one answer
 
 
 class Line(NamedTuple):
@@ -180,16 +181,18 @@ class Opened:
         )
         return [found[i] for i in range(len(lines))]
 
-    def answer(self, line: Line, beam: int = 5) -> Tensor:
-        """The tokens of the most probable string that beam search finds, EOS included.
+    def answer(self, line: Line) -> Tensor:
+        """The tokens of the most probable string, EOS included: of sparse models by exact search
+        within a budget, for beam search may miss it; of others the best that a beam of 5 finds.
 
         Raises:
             ValueError: no string has p > 0 within the length limits.
         """
-        best = self.beam(line, beam)[0]
-        if best["score"] == -math.inf:
+        exact = is_sparse(self.models)
+        found = self.exact(line, max_expansions=_BUDGET) if exact else self.beam(line, 5)
+        if found[0]["score"] == -math.inf:
             raise ValueError("the model allows no string for this input within the length limits")
-        tokens: Tensor = best["tokens"].cpu()
+        tokens: Tensor = found[0]["tokens"].cpu()
         return tokens
 
 

@@ -56,7 +56,7 @@ def percent(share: float) -> str:
         return "<0.001%"
     if 0.9995 <= share < 1:
         return ">99.9%"
-    return f"{100 * share:.3g}%"
+    return f"{100 * share:.{3 if share >= 0.01 else 2}g}%"
 
 
 def layout(tree: Dict[str, Any], answer: Sequence[str] = ()) -> List[Branch]:

@@ -96,8 +96,7 @@ def test_training_is_one_line_and_its_log_is_whole(tmp_path, ended):
     done = subprocess.run(
         [sys.executable, str(DEMO / "progress.py"), str(log), "100"],
         input=text,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
     )
     assert done.stdout == f"training, 100 updates (log: {log}) ...\n"
