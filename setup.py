@@ -70,6 +70,7 @@ setup(
     package_data={"fairseq_entmax.analysis.page": ["*.html", "*.css"]},
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
+        "docs": ["furo", "myst-parser", "sphinx"],
         "plot": ["jinja2", "matplotlib"],
         "explore": ["flask", "jinja2", "matplotlib"],
         "dev": [
