@@ -2,10 +2,10 @@
 
 import math
 import platform
+from importlib import import_module, metadata
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 import sacrebleu
-import torch
 from torch import Tensor, nn
 
 from fairseq_entmax.decoding.everywhere import output_alpha_of
@@ -156,12 +156,14 @@ def _trained_with(cfg: Any) -> Dict[str, str]:
 
 
 def versions() -> str:
-    """Of Python, torch, fairseq and this package."""
-    import fairseq
+    """Of Python, and of the packages that are installed."""
+    found = [f"{name} {_version(name)}" for name in ("fairseq_entmax", "fairseq", "torch")]
+    return ", ".join([*found, f"Python {platform.python_version()}"])
 
-    from fairseq_entmax import __version__
 
-    return (
-        f"fairseq_entmax {__version__}, fairseq {fairseq.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        module = import_module(package)
+        return str(getattr(module, "__version__", "unknown"))
