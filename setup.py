@@ -67,6 +67,7 @@ setup(
         "sentencepiece",
     ],
     entry_points={"console_scripts": ["fairseq-entmax = fairseq_entmax.__main__:main"]},
+    package_data={"fairseq_entmax.analysis.page": ["*.html", "*.css"]},
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
         "docs": ["furo", "myst-parser", "sphinx"],

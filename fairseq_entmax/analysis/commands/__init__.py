@@ -15,6 +15,7 @@ COMMANDS: Commands = {
     "tree": (f"{__name__}.tree", "all strings that a model allows for one input"),
     "steps": (f"{__name__}.steps", "the possible next tokens at each step of one output"),
     "support": (f"{__name__}.support", "numbers of possible tokens, in training and by position"),
+    "report": (f"{__name__}.report", "one HTML page about a model"),
     "sweep": (f"{__name__}.sweep", "figures of scripts/sweep_alpha.py against alpha"),
     "speed": (f"{__name__}.speed", "validations of benchmark.py training-curve against seconds"),
     "mapping": (f"{__name__}.mapping", "the entropies and mappings of the paper"),
