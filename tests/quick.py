@@ -9,6 +9,7 @@ import re
 # finite differences, searches for counterexamples, the oracle against numerical optimisation,
 # every build of the kernels
 SLOW = (
+    "analysis/test_commands.py",
     "analysis/test_search.py",
     "compat/test_hostile.py",
     "compat/test_old_torch.py",
