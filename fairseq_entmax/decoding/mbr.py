@@ -84,8 +84,8 @@ def choose(
         >>> class Accuracy:
         ...     def __call__(self, answer, right): return float(answer == right)
         ...     def spread(self, one, other): return float(one != other)
-        >>> choose([("a",), ("b",)], [0.2, 0.5], Accuracy(), beam=0, missing=0.25).decision.gain
-        0.04...
+        >>> choose([("a",), ("b",)], [0.25, 0.5], Accuracy(), beam=0, missing=0.125).decision.gain
+        0.125
     """
     total = math.fsum(weights) or 1.0
     expected = [
