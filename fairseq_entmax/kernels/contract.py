@@ -91,7 +91,6 @@ class RowKernels(Protocol):
     ) -> Tensor:
         """The dense gradient grad (p - e_y) of the scores; grad is (N,), that of the losses."""
 
-
     def next_token_layer(
         self, weight: Tensor, bias: Optional[Tensor], alpha: float, temperature: float
     ) -> NextTokenLayer:

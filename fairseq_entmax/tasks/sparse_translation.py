@@ -14,6 +14,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_entmax.decoding import ExactSearch, make_sparse
 from fairseq_entmax.decoding.report import SearchLog
+from fairseq_entmax.decoding.sparse_step import SWITCH as SPARSE_STEP
 
 
 @dataclass
@@ -30,6 +31,13 @@ class SparseTranslationConfig(TranslationConfig):
     certificates: bool = field(
         default=False,
         metadata={"help": "print what is proven about each sentence (always with --search exact)"},
+    )
+    sparse_step: ChoiceEnum(["auto", "off"]) = field(
+        default="auto",
+        metadata={
+            "help": "auto: beam search asks a sparse output layer for the best words of its "
+            "support only, where nothing needs all scores; off: always for all words"
+        },
     )
     search_report: Optional[str] = field(
         default=None, metadata={"help": "write the summary of the certificates there, as JSON"}
@@ -104,6 +112,8 @@ class SparseTranslationTask(TranslationTask):
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         check_generation_args(args)
+        if str(self.cfg.sparse_step) == "off":
+            os.environ[SPARSE_STEP] = "off"
         generator = super().build_generator(models, args, *more, **kwargs)
         if not self.searches:
             return generator

@@ -4,13 +4,14 @@ A decoder asks the same weights for the next word again and again, so they are r
 16-bit integers that the processor multiplies and adds in pairs: on AVX2 twice as many in a cycle
 as in float32, from half the memory. With a = (w, b) and u = (x, 1), W the largest |a_j| and D the
 number of their entries, one scale c = 32000 / W for all columns and c_u = 32000 / |u| for the row
-give integers a', u' with |a - a'/c| <= sqrt(D) / (2 c), so that no sum of products leaves 32 bits and
+give integers a', u' with |a - a'/c| <= sqrt(D) / (2 c), so that no sum of products leaves 32 bits
+and
 
     |z_j - a'.u' / (c c_u)| <= |u| W (sqrt(D) / 32000 + D / 32000^2 / 4) =: m,
 
 which is small: 7e-4 |u| W at d = 512. A column of the support then has an integer score above the
 threshold of the integer scores minus 2 m, as in ``screening``; what is left is computed again in
-float32. Rows whose scores are not finite, and rows with many candidates, are done by the dense layer.
+float32. The dense layer does rows whose scores are not finite, or which have many candidates.
 """
 
 import ctypes
@@ -41,7 +42,7 @@ class NextTokenLayer:
         call("entmax_rounded_size", n, d, bias is not None, *places)
         n_bytes, stride = sizes.tolist()
         self.rounded = torch.empty(n_bytes // 2, dtype=torch.int16)
-        self.block = max(1, _BLOCK_SCORES // stride // 6) * 6
+        self.block = max(1, _BLOCK_SCORES // stride)
         self.scores = torch.empty(self.block, stride, dtype=torch.int32)
         self.rounded_x = torch.empty(self.block, d // 2 + 1, dtype=torch.int32)
         self.errors = torch.empty(2, self.block)
