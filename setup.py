@@ -68,9 +68,12 @@ setup(
         "sacrebleu",
         "sentencepiece",
     ],
+    entry_points={"console_scripts": ["fairseq-entmax = fairseq_entmax.__main__:main"]},
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
-        "plot": ["matplotlib"],
+        "docs": ["furo", "myst-parser", "sphinx"],
+        "plot": ["jinja2", "matplotlib"],
+        "explore": ["flask", "jinja2", "matplotlib"],
         "dev": [
             "entmax==1.3",
             "hypothesis",
