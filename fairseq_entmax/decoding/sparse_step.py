@@ -39,7 +39,8 @@ def sparse_step(generator: Any, whole: bool, n_forced: int) -> Optional["SparseS
         whole: the search needs every word of a support, not only the best (certificates).
         n_forced: so many steps have a forced prefix, and need all words.
     """
-    if os.environ.get(SWITCH) == "off" or not _takes_places(generator):
+    switch = os.environ.get(SWITCH) or getattr(generator, "sparse_step", "auto")
+    if switch == "off" or not _takes_places(generator):
         return None
     layers = [_layer(model, generator.temperature) for model in generator.model.models]
     if any(layer is None for layer in layers):

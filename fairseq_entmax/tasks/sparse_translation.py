@@ -14,7 +14,6 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_entmax.decoding import ExactSearch, make_sparse
 from fairseq_entmax.decoding.report import SearchLog
-from fairseq_entmax.decoding.sparse_step import SWITCH as SPARSE_STEP
 
 
 @dataclass
@@ -112,9 +111,8 @@ class SparseTranslationTask(TranslationTask):
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         check_generation_args(args)
-        if str(self.cfg.sparse_step) == "off":
-            os.environ[SPARSE_STEP] = "off"
         generator = super().build_generator(models, args, *more, **kwargs)
+        generator.sparse_step = str(self.cfg.sparse_step)
         if not self.searches:
             return generator
         check_search_args(args)

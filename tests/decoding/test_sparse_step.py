@@ -143,3 +143,13 @@ def test_weights_that_change_are_read_again(monkeypatch):
     again = generator.generate(models, batch(TASK))
     fresh, _ = searched(models, "off", monkeypatch, min_len=1)
     assert_same(again, fresh)
+
+
+def test_switched_off_by_the_task(monkeypatch):
+    models = [model_of("transformer_entmax_tiny", GAINS["narrow"])]
+    generator = make_sparse(SequenceGenerator(models, WORDS, beam_size=4, max_len_b=8))
+    steps = []
+    monkeypatch.setattr(SparseStep, "_present", lambda self, ids: steps.append(ids))
+    generator.sparse_step = "off"  # --sparse-step
+    generator.generate(models, batch(TASK))
+    assert not steps
