@@ -41,7 +41,7 @@ class Distribution(NamedTuple):
 
     Example:
         >>> d = Distribution([("a",), ("a", "b")], [0.6, 0.3], 0.1, 0.05, longest=3, words=2)
-        >>> d.probability(lambda string: "b" in string)
+        >>> d.probability(lambda string: "b" in string)  # doctest: +ELLIPSIS
         Bounds(value=0.33..., low=0.3..., high=0.4...)
     """
 

@@ -18,6 +18,7 @@ _CROSS_ENTROPIES = (
     *("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss"),
     *("speech_to_unit", "speech_to_unit_2pass"),
 )
+KNOWN_ALPHAS = "1 is softmax, 2 is sparsemax"
 _ADAPTIVE = (
     "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse "
     "(--output-alpha {alpha}): drop {flag}, or use the stock arch, or set --output-alpha 1"
@@ -188,8 +189,8 @@ def check_output_alpha(alpha: float) -> None:
     """Raises:
     ValueError: no alpha of an output layer.
     """
-    if not alpha >= 1:
-        raise ValueError(f"--output-alpha must be >= 1 (1 is softmax, 2 is sparsemax), got {alpha}")
+    if not 1 <= alpha < math.inf:
+        raise ValueError(f"--output-alpha must be >= 1 and finite ({KNOWN_ALPHAS}), got {alpha}")
 
 
 def check_output_temperature(temperature: float, alpha: float) -> None:

@@ -110,7 +110,6 @@ class SparseTranslationTask(TranslationTask):
         )
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
-        check_generation_args(args)
         generator = super().build_generator(models, args, *more, **kwargs)
         generator.sparse_step = str(self.cfg.sparse_step)
         if not self.searches:
@@ -201,14 +200,6 @@ def check_search_config(cfg: SparseTranslationConfig) -> None:
         raise ValueError(
             "--search is for decoding commands; --eval-bleu takes its search from --eval-bleu-args"
         )
-
-
-def check_generation_args(args: Any) -> None:
-    """Raises a ValueError for a beam or n-best list of no length."""
-    for name in ("beam", "nbest"):
-        value = getattr(args, name, 1)
-        if value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
 
 
 def check_search_args(args: Any) -> None:
