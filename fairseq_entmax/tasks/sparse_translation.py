@@ -59,6 +59,13 @@ class SparseTranslationConfig(TranslationConfig):
         default=False,
         metadata={"help": "print what is proven about each sentence (always with --search exact)"},
     )
+    sparse_step: ChoiceEnum(["auto", "off"]) = field(
+        default="auto",
+        metadata={
+            "help": "auto: beam search asks a sparse output layer for the best words of its "
+            "support only, where nothing needs all scores; off: always for all words"
+        },
+    )
     search_report: Optional[str] = field(
         default=None, metadata={"help": "write the summary of the certificates there, as JSON"}
     )
@@ -133,6 +140,7 @@ class SparseTranslationTask(TranslationTask):
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         generator = super().build_generator(models, args, *more, **kwargs)
+        generator.sparse_step = str(self.cfg.sparse_step)
         if not self.searches:
             return generator
         check_search_args(args)
