@@ -22,8 +22,9 @@ def alpha_of_criterion(cfg: Any) -> Optional[float]:
     """The alpha with which a fork trained a model that knows none, from a checkpoint's settings;
     None for any other checkpoint.
     """
-    criterion = cfg["criterion"]
-    name, alpha = (getattr(criterion, key, None) for key in ("_name", "loss_alpha"))
+    if "criterion" not in cfg or "model" not in cfg:
+        return None
+    name, alpha = (getattr(cfg["criterion"], key, None) for key in ("_name", "loss_alpha"))
     if name not in CRITERIONS or alpha is None or hasattr(cfg["model"], "output_alpha"):
         return None
     return float(alpha)

@@ -196,7 +196,7 @@ def _in_fork(entry: Any, arguments: List[str], log: Path) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.argv = arguments
-        sys.modules["__main__"].__file__ = arguments[0]
+        sys.modules["__main__"].__file__ = str(SCRIPTS / arguments[0])
         os.chdir(str(REPO))
         code = _code_of(_with_hook, entry)
         sys.stdout.flush()
