@@ -28,7 +28,6 @@ from .models import needed_output_alpha, unwrapped, wrappers
 from .quality import EPSILON, EPSILON_HELP, log_quality, quality_sums
 
 logger = logging.getLogger(__name__)
-
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 
 
@@ -224,12 +223,8 @@ class EntmaxLossCriterion(FairseqCriterion):
         targets = model.get_targets(sample, net_output)
         if 0 < targets.size(1) <= self.ignore_prefix_size and not self._said_nothing_left:
             self._said_nothing_left = True
-            logger.warning(
-                "--ignore-prefix-size %d leaves nothing to learn of a batch whose longest target "
-                "has %d words",
-                self.ignore_prefix_size,
-                targets.size(1),
-            )
+            said = "--ignore-prefix-size %d leaves nothing to learn of a batch of length %d"
+            logger.warning(said, self.ignore_prefix_size, targets.size(1))
         return targets[:, self.ignore_prefix_size :]
 
     @classmethod
