@@ -1,5 +1,6 @@
 """The Fenchel-Young criterion: trains any model whose output layer knows its alpha."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
@@ -26,6 +27,7 @@ from fairseq_entmax.modules.schedule import read_share
 from .models import needed_output_alpha, unwrapped, wrappers
 from .quality import EPSILON, EPSILON_HELP, log_quality, quality_sums
 
+logger = logging.getLogger(__name__)
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 
 
@@ -110,6 +112,8 @@ class EntmaxLossCriterion(FairseqCriterion):
         self.softmax_share = read_share("--softmax-share", str(softmax_share))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"--label-smoothing must lie in [0, 1), got {label_smoothing}")
+        if ignore_prefix_size < 0:
+            raise ValueError(f"--ignore-prefix-size must be >= 0, got {ignore_prefix_size}")
         self.sentence_avg = sentence_avg
         self.label_smoothing = label_smoothing
         self.report_accuracy = report_accuracy
@@ -117,6 +121,7 @@ class EntmaxLossCriterion(FairseqCriterion):
         self.fused_output = fused_output
         self.unigram = label_smoothing_prior == "unigram"
         self._prior = None
+        self._said_nothing_left = False
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss, the sample size that normalises its gradient, and what to log."""
@@ -214,7 +219,13 @@ class EntmaxLossCriterion(FairseqCriterion):
         return self._prior
 
     def counted_targets(self, model, net_output, sample):
-        return model.get_targets(sample, net_output)[:, self.ignore_prefix_size :]
+        """The targets behind the ignored prefix; it is said once if nothing is behind it."""
+        targets = model.get_targets(sample, net_output)
+        if 0 < targets.size(1) <= self.ignore_prefix_size and not self._said_nothing_left:
+            self._said_nothing_left = True
+            said = "--ignore-prefix-size %d leaves nothing to learn of a batch of length %d"
+            logger.warning(said, self.ignore_prefix_size, targets.size(1))
+        return targets[:, self.ignore_prefix_size :]
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:

@@ -62,6 +62,17 @@ def check_generation_args(args: Any) -> None:
             raise ValueError(f"--{name} must be at least 1, got {value}")
 
 
+def check_parameters(models: Iterable[Any]) -> None:
+    """Raises a ValueError for a model that has become NaN: all its answers would be empty."""
+    for model in models:
+        for name, parameter in model.named_parameters():
+            if bool(parameter.isnan().any()):
+                raise ValueError(
+                    f"the model's parameter {name} is NaN: its training has diverged, decode with "
+                    "an earlier checkpoint"
+                )
+
+
 def install() -> None:
     """Adapt what fairseq builds from now on; once per process."""
     if hasattr(SequenceGenerator.__init__, _MARK):
@@ -80,6 +91,7 @@ def install() -> None:
         check_generation_args(options)
         generator = ask(task, models, *args, **kwargs)
         if is_sparse(models) and isinstance(generator, SequenceGenerator):
+            check_parameters(models)
             # the hub hands out all hypotheses of the beam, whatever its `nbest` is
             printed = "prefix_allowed_tokens_fn" not in kwargs
             make_sparse(generator, getattr(options, "nbest", 0) if printed else 0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairseq_entmax.kernels.choose import choose_output_layer
-from fairseq_entmax.kernels.contract import OutputLayerKernels, SparseRows
+from fairseq_entmax.kernels.contract import OutputLayerKernels, SparseRows, has_storage
 
 from .checks import Alpha, check_linear, check_reduction, check_smoothing_probs
 from .loss import LossRows, reduced
@@ -58,6 +58,7 @@ def linear_entmax_loss(
 
     Raises:
         ValueError: alpha below 1, a target out of range, wrong shapes or types.
+        RuntimeError: in backward, of a second derivative or of a batch of gradients.
 
     Source:
         Peters, Niculae, Martins (ACL 2019), Proposition 2, for the sparse gradient; the chunked
@@ -179,6 +180,11 @@ class _LinearEntmaxLoss(torch.autograd.Function):
             raise RuntimeError(
                 "linear_entmax_loss can be differentiated once, got create_graph=True: "
                 "use entmax_loss of the scores"
+            )
+        if not has_storage(grad):
+            raise RuntimeError(
+                "linear_entmax_loss takes one gradient at a time, got a batch of them "
+                "(vectorize=True, is_grads_batched=True): use entmax_loss of the scores"
             )
         x, weight, bias, y = ctx.saved_tensors
         x32, w32, b32 = _wide(x, weight, bias)

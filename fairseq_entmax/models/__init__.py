@@ -3,10 +3,12 @@
 from . import lstm, two_headed
 from .forks import warn_of_forks
 from .names import name_near_archs
+from .resuming import warn_of_other_alphas
 from .twins import register_twins
 
 register_twins()
 name_near_archs()
 warn_of_forks()
+warn_of_other_alphas()
 
 __all__ = ["lstm", "two_headed"]

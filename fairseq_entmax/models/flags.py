@@ -2,7 +2,8 @@
 
 import math
 from argparse import ArgumentParser, ArgumentTypeError
-from typing import Any, Dict, Sequence
+from difflib import get_close_matches
+from typing import Any, Dict, Iterable, Sequence
 
 from fairseq_entmax.modules.output import KNOWN_ALPHAS
 from fairseq_entmax.modules.sparsify import AttentionAlphas
@@ -103,6 +104,26 @@ def set_alpha_defaults(
     _default(args, "learn_attention_alpha", False)
     for where in attentions:
         _default(args, _name_of(where), args.attention_alpha)
+
+
+def check_names(given: Iterable[str], stock: Any) -> None:
+    """Settings of a YAML file, which nobody parses, are not nearly those of a sparse model.
+
+    Args:
+        given: the names in the file.
+        stock: the model class whose own names are right, however near they are.
+
+    Raises:
+        ValueError: a name is mistyped; it says which was meant.
+    """
+    own, ours = (ArgumentParser(add_help=False, conflict_handler="resolve") for _ in range(2))
+    stock.add_args(own)
+    add_alpha_args(ours)
+    known, wanted = ({action.dest for action in parser._actions} for parser in (own, ours))
+    for name in given:
+        near = get_close_matches(name, wanted, n=1, cutoff=0.85)
+        if near and name not in wanted and name not in known:
+            raise ValueError(f"model.{name} is no setting of a sparse model: {near[0]}?")
 
 
 def _name_of(where: str) -> str:

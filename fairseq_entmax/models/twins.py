@@ -17,7 +17,7 @@ from fairseq_entmax.modules.output import check_output_args, criterion_name
 from fairseq_entmax.modules.schedule import schedule_alphas
 from fairseq_entmax.modules.sparsify import AttentionAlphas, attention_places, sparsify
 
-from .flags import DEFAULT_ALPHA, add_alpha_args, set_alpha_defaults, sparsify_options
+from .flags import DEFAULT_ALPHA, add_alpha_args, check_names, set_alpha_defaults, sparsify_options
 from .kinds import REFUSED, attentions_of, has_temperature, why_no_output
 
 _OUR_CRITERIONS = (
@@ -106,6 +106,7 @@ def _settings(stock: Type[BaseFairseqModel], args: Any) -> Tuple[Namespace, Any]
     dataclass = getattr(stock, "__dataclass", None)
     config = None
     if OmegaConf.is_config(args):
+        check_names(args, stock)
         if dataclass is not None:
             known = dataclass.__dataclass_fields__
             own = OmegaConf.masked_copy(args, [key for key in args if key in known])

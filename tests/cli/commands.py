@@ -4,6 +4,7 @@ As a script, ``python commands.py jobs.json``, it runs many of them: fairseq is 
 takes 5 seconds) and every command gets a forked process of its own.
 """
 
+import importlib
 import json
 import os
 import re
@@ -89,13 +90,17 @@ def run(command: str, *args: Any, **options: Any) -> str:
     return done.output
 
 
-def attempt_all(jobs: Dict[str, List[Any]], folder: Path) -> Dict[str, Finished]:
-    """Runs command lines one after another, each in a fork of one process that imports fairseq."""
+def attempt_all(jobs: Dict[str, List[Any]], folder: Path, *imports: str) -> Dict[str, Finished]:
+    """Runs command lines one after another, each in a fork of one process that imports fairseq.
+
+    Args:
+        imports: what else it imports, which each fork is then spared.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     plan = {name: list(map(str, job)) for name, job in jobs.items()}
     (folder / "jobs.json").write_text(json.dumps(plan), encoding="utf-8")
     subprocess.run(
-        [sys.executable, __file__, "jobs.json"],
+        [sys.executable, __file__, "jobs.json", *imports],
         cwd=str(folder),
         env=environment(),
         timeout=TIMEOUT,
@@ -171,12 +176,16 @@ def _number(value: Any) -> Any:
 # --- the forking script --------------------------------------------------------------------------
 
 
-def main(jobs_file: str) -> None:
+def main(jobs_file: str, *imports: str) -> None:
     import fairseq_cli.eval_lm
     import fairseq_cli.generate
     import fairseq_cli.train
     import fairseq_cli.validate
 
+    sys.modules["__main__"].__file__ = "fairseq-train"  # as what is imported shall find it
+    sys.path.insert(0, str(REPO))
+    for module in imports:
+        importlib.import_module(module)
     codes = {}
     for name, (command, *args) in json.loads(Path(jobs_file).read_text(encoding="utf-8")).items():
         log = Path(f"{name}.log").resolve()
@@ -224,4 +233,4 @@ def _with_hook(entry: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -120,11 +120,20 @@ def test_ignore_prefix(alpha):
     assert sample_size == sample["ntokens"]
 
 
+def test_a_negative_prefix_is_refused():
+    with pytest.raises(ValueError, match="--ignore-prefix-size must be >= 0, got -1"):
+        criterion(ignore_prefix_size=-1)
+
+
 @over_alphas
-def test_prefix_longer_than_every_target(alpha):
+def test_prefix_longer_than_every_target(alpha, caplog):
     model, sample = sparse_model(alpha).train(), batch(TASK)
-    loss, _, log = criterion(ignore_prefix_size=50)(model, sample)
+    without = criterion(ignore_prefix_size=50)
+    loss, _, log = without(model, sample)
     loss.backward()
+    without(model, sample)
+    (said,) = [r.getMessage() for r in caplog.records if "ignore-prefix-size" in r.getMessage()]
+    assert said.startswith("--ignore-prefix-size 50 leaves nothing to learn of a batch")
     assert loss == 0
     assert log["token_total"] == log["support_size"] == log["gold_in_support"] == 0
     logged = averages(log)

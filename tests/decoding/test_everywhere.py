@@ -73,6 +73,15 @@ def test_a_beam_of_no_length_is_refused(name):
         TableTask(WORDS).build_generator(models(), options)
 
 
+def test_a_model_that_has_become_nan_is_refused():
+    built = [build("transformer_entmax_tiny")]
+    TableTask(WORDS).build_generator(built, Namespace(beam=2, nbest=1))
+    with torch.no_grad():
+        built[0].decoder.layers[0].fc1.bias[3] = float("nan")
+    with pytest.raises(ValueError, match=r"decoder\.layers\.0\.fc1\.bias is NaN"):
+        TableTask(WORDS).build_generator(built, Namespace(beam=2, nbest=1))
+
+
 @pytest.mark.parametrize("by_task", [False, True], ids=["built", "by task"])
 def test_torchscript_compiles_the_stock_search(by_task):
     """With support everywhere (alpha just above 1, small scores) both searches agree."""

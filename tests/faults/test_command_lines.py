@@ -4,9 +4,19 @@ import sys
 
 import pytest
 
+from fairseq_entmax import __main__ as programs
 from fairseq_entmax.compat import REPAIRS, endings
 from fairseq_entmax.functional import entmax
 from tests.cli import commands
+from tests.examples.scripts import load
+
+from . import wrong
+
+READERS = {
+    "translation": load("examples/translation/run.py").read_options,
+    "inflection": load("examples/inflection/run.py").read_options,
+    "transduction": load("examples/transduction/options.py").read,
+}
 
 
 @pytest.fixture
@@ -79,3 +89,58 @@ def test_a_command_ends_so():
     assert done.code == 2 and "Traceback" not in done.output
     last = done.output.strip().splitlines()[-1]
     assert last == "fairseq-train: error: --label-smoothing must lie in [0, 1), got 2.0"
+
+
+# ---- a table of wrong command lines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where {tmp} is: a file that is no checkpoint, and one that is torn."""
+    path = tmp_path_factory.mktemp("wrong")
+    (path / "text.pt").write_text("no checkpoint\n")
+    (path / "broken.pt").write_bytes(b"PK\x03\x04" + bytes(500))
+    return path
+
+
+@pytest.fixture(scope="module")
+def refused_commands(data, folder, request, tmp_path_factory):
+    """Each command line of TRAIN and GENERATE, in a process of its own."""
+    paths = request.getfixturevalue("trained")("transformer") / "checkpoint_last.pt"
+    train = ["fairseq-train", *commands.train_args(data, folder / "model", "--num-workers", 0)]
+    generate = ["fairseq-generate", data, *commands.USER_DIR, "--cpu", "--path", paths]
+    jobs = {}
+    for table, usual in ((wrong.TRAIN, train), (wrong.GENERATE, generate)):
+        for name, (arguments, _) in table.items():
+            jobs[name] = [*usual, *(word.format(tmp=folder) for word in arguments)]
+    return commands.attempt_all(jobs, tmp_path_factory.mktemp("logs"), "fairseq_entmax")
+
+
+@pytest.mark.parametrize("name", [*wrong.TRAIN, *wrong.GENERATE])
+def test_fairseq_commands(refused_commands, folder, name):
+    code, output = refused_commands[name]
+    last = output.strip().splitlines()[-1]
+    said = {**wrong.TRAIN, **wrong.GENERATE}[name][1].format(tmp=folder)
+    assert said in last and code == 2 and "Traceback" not in output
+    assert last.startswith("fairseq-train: error: " if name in wrong.TRAIN else "fairseq-generate")
+    assert "H-0" not in output and not commands.json_logs(output, "train_inner")
+
+
+RUNS = [(example, *case) for example, cases in wrong.RUN.items() for case in cases]
+
+
+@pytest.mark.parametrize(("example", "arguments", "line"), RUNS)
+def test_run_scripts(folder, capsys, example, arguments, line):
+    with pytest.raises(SystemExit) as ended:
+        READERS[example]([word.format(tmp=folder) for word in arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"run.sh: {line.format(tmp=folder)}\n")
+
+
+@pytest.mark.parametrize(("arguments", "line"), wrong.PROGRAMS)
+def test_programs(folder, capsys, arguments, line):
+    with pytest.raises(SystemExit) as ended:
+        programs.main([word.format(tmp=folder) for word in arguments])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert line.format(tmp=folder) in printed.err.splitlines()[-1] and printed.out == ""

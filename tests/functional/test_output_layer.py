@@ -306,6 +306,14 @@ def test_a_second_derivative_is_a_clear_error(kind):
         torch.autograd.grad(loss, x, create_graph=True)
 
 
+@KINDS
+def test_a_batch_of_gradients_is_a_clear_error(kind):
+    x, weight, bias, target = layer(kind)
+    loss = linear_entmax_loss(x, weight, target, bias=bias)
+    with pytest.raises(RuntimeError, match="takes one gradient at a time, got a batch"):
+        torch.autograd.grad(loss, x, torch.ones(3), is_grads_batched=True)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -399,6 +399,13 @@ def test_hydra_config_of_a_name_only(arch, struct):
 
 
 @over_tiny
+@pytest.mark.parametrize("name", ["output_alfa", "atention_alpha", "cross_attention_alphas"])
+def test_a_mistyped_setting_of_hydra_is_refused(arch, name):
+    with pytest.raises(ValueError, match=rf"model\.{name} is no setting .*_alpha\?"):
+        build_model(hydra_config(arch, False, **{name: 2.0}), Task())
+
+
+@over_tiny
 @pytest.mark.parametrize("struct", [False, True], ids=["open", "struct"])
 def test_hydra_config_with_flags(arch, struct):
     tiny = TINY_LSTM if "lstm" in arch else TINY_TRANSFORMER

@@ -1,0 +1,269 @@
+"""Installs this package beside one fairseq and torch after another, and trains with each.
+
+    python scripts/matrix.py --out /tmp/matrix --table docs/versions.md [ROW ...]
+
+Each row of ``ROWS`` gets a fresh virtual environment, with the package as a wheel built from its
+sdist. In it a mapping must agree with its definition, and two tiny models are trained for 3
+updates, resumed to 6 and decode as many lines as came in. What a row answered is kept in
+OUT/ROW/result.json; a row with one is not run again. A Python is looked for among pyenv's, then as
+``pythonX.Y``.
+"""
+
+import argparse
+import datetime
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+
+from runner import write_json, write_lines  # noqa: E402
+
+BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
+UPDATES, MORE_UPDATES = 3, 6
+PROBE = """
+import json, platform, numpy, torch, fairseq, fairseq_entmax
+from fairseq_entmax.functional import entmax
+from fairseq_entmax.kernels import native
+z = torch.tensor([[2.0, 1.5, -1.0, 0.8]])
+p = entmax(z, 1.5)
+tau = z / 2 - p.sqrt()
+assert abs(p.sum() - 1) < 1e-6 and p[0, 2] == 0 and tau[0, [0, 1, 3]].std() < 1e-6
+print(json.dumps({"python": platform.python_version(), "torch": torch.__version__,
+    "numpy": numpy.__version__, "kernels": "C" if native.takes(z) else "torch"}))
+"""
+
+
+class Row(NamedTuple):
+    """One combination: ``fairseq`` and ``torch`` as pip names them."""
+
+    python: str
+    fairseq: str
+    torch: str
+    environment: Optional[Dict[str, str]] = None
+    like_main: bool = False  # with torch.load(weights_only=False), as fairseq's main branch
+    remark: str = ""
+
+
+UPSTREAM, MAIN = "fairseq==0.12.2", "ve-fairseq==0.12.3"
+ROWS = {
+    "3.8-torch1.13": Row("3.8", UPSTREAM, "torch==1.13.1"),
+    "3.8-torch2.4": Row("3.8", UPSTREAM, "torch==2.4.1"),
+    "3.9": Row("3.9", UPSTREAM, "torch"),
+    "3.10": Row("3.10", UPSTREAM, "torch==2.13.0"),
+    "3.11": Row("3.11", MAIN, "torch==2.13.0"),
+    "3.11-newest": Row("3.11", MAIN, "torch"),
+    "3.12": Row("3.12", MAIN, "torch==2.13.0"),
+    "fixed": Row("3.11", "fairseq-fixed==0.12.3.1", "torch==2.13.0"),
+    "built": Row("3.11", "fairseq-built==0.12.4", "torch==2.13.0"),
+    "like-main": Row(
+        "3.11", MAIN, "torch==2.13.0", like_main=True, remark="patched: weights_only=False"
+    ),
+    "no-compiler": Row("3.11", MAIN, "torch==2.13.0", {"CC": "false"}, remark="no compiler"),
+    "kernels-off": Row(
+        *("3.11", MAIN, "torch==2.13.0"),
+        environment={"FAIRSEQ_ENTMAX_KERNELS": "off"},
+        remark="kernels off",
+    ),
+}
+ARCHS = {
+    "transformer": ["--arch", "transformer_entmax_tiny"],
+    "lstm": [
+        *("--arch", "lstm_entmax", "--encoder-embed-dim", "16", "--encoder-hidden-size", "16"),
+        *("--decoder-embed-dim", "16", "--decoder-hidden-size", "16"),
+        *("--decoder-out-embed-dim", "16"),
+    ],
+}
+
+
+class Failed(Exception):
+    """A step that ended with an error; its last line says what."""
+
+
+class Trial:
+    """One row in its folder."""
+
+    def __init__(self, name: str, row: Row, out: Path) -> None:
+        self.name, self.row, self.folder = name, row, out / name
+        self.venv, self.data = self.folder / "venv", self.folder / "data"
+        self.python = self.venv / "bin" / "python"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            **{"OMP_NUM_THREADS": "1", **(row.environment or {})},
+        }
+
+    def run(self, *command: Any, timeout: int = 3600) -> str:
+        """Runs a command in the row's folder; the log keeps what it printed.
+
+        Raises:
+            Failed: its exit code is not 0.
+        """
+        words = list(map(str, command))
+        done = subprocess.run(
+            words,
+            cwd=str(self.folder),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        with open(self.folder / "log", "a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(words)}\n{done.stdout}\n")
+        if done.returncode:
+            last = (done.stdout.strip() or "nothing was printed").splitlines()[-1]
+            raise Failed(f"{Path(words[0]).name}: {last[:160]}")
+        return done.stdout
+
+    def fairseq(self, command: str, *args: Any) -> str:
+        return self.run(self.venv / "bin" / f"fairseq-{command}", *args)
+
+    def install(self, package: Path) -> None:
+        self.run(find_python(self.row.python), "-m", "venv", "--clear", self.venv)
+        pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # fairseq 0.12.2 asks for an omegaconf whose metadata newer pips refuse
+        self.run(*pip, "pip<24.1", "setuptools<81", "wheel")
+        self.run(*pip, self.row.torch, "numpy<2" if self.row.python < "3.11" else "numpy")
+        # fairseq's own sdist is compiled against the numpy and torch that are there
+        self.run(*pip, "cython")
+        self.run(*pip, self.row.fairseq, "sacrebleu", "sentencepiece")
+        self.run(*pip, "--no-deps", "--no-build-isolation", package)
+
+    def patch(self) -> None:
+        """The safe default of torch.load undone, as in fairseq's main branch."""
+        code = "import fairseq.checkpoint_utils as c; print(c.__file__)"
+        path = Path(self.run(self.python, "-c", code).strip().splitlines()[-1])
+        text = path.read_text(encoding="utf-8")
+        unsafe = 'map_location=torch.device("cpu"), weights_only=False)'
+        write_lines(path, [text.replace('map_location=torch.device("cpu"))', unsafe)])
+
+    def prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+        pairs = [(f"{a} {b} {c}", f"{c} {b} {a}") for a in "abcd" for b in "efgh" for c in "ijkl"]
+        for part, some in (("train", pairs), ("valid", pairs[:7]), ("test", pairs[3:14])):
+            for side, language in enumerate(("src", "tgt")):
+                write_lines(self.data / f"{part}.{language}", [pair[side] for pair in some])
+        prefixes = (f"--{part}pref={self.data / part}" for part in ("train", "valid", "test"))
+        self.fairseq("preprocess", "-s", "src", "-t", "tgt", *prefixes, "--destdir", "bin")
+
+    def train_and_decode(self, arch: str) -> None:
+        ours = ["bin", "--user-dir", "fairseq_entmax", "--cpu", "--task", "translation"]
+        train = [*ours, *ARCHS[arch], "--save-dir", arch, "--criterion", "entmax_loss"]
+        train += [
+            "--optimizer",
+            "adam",
+            "--lr",
+            "0.005",
+            "--batch-size",
+            "16",
+            "--num-workers",
+            "0",
+        ]
+        for updates in (UPDATES, MORE_UPDATES):
+            log = self.fairseq("train", *train, "--max-update", updates, "--log-format", "json")
+        if f'"num_updates": "{MORE_UPDATES}"' not in log or "Loaded checkpoint" not in log:
+            raise Failed(f"fairseq-train: it was not resumed to {MORE_UPDATES} updates")
+        path = f"{arch}/checkpoint_last.pt"
+        answers = self.fairseq("generate", *ours, "--path", path, "--beam", "3")
+        found = sorted(
+            int(line[2:].split("\t")[0]) for line in answers.split("\n") if line[:2] == "H-"
+        )
+        if found != list(range(11)):
+            raise Failed(f"fairseq-generate: 11 lines in, answered {found}")
+
+    def result(self, package: Path) -> Dict[str, Any]:
+        """What the row's cells say."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        outcome: Dict[str, Any] = {"date": datetime.date.today().isoformat()}
+        try:
+            self.install(package)
+            if self.row.like_main:
+                self.patch()
+            outcome.update(json.loads(self.run(self.python, "-c", PROBE).strip().splitlines()[-1]))
+            self.prepare()
+            for arch in ARCHS:
+                self.train_and_decode(arch)
+            outcome["outcome"] = "trains, resumes, decodes"
+        except (Failed, subprocess.TimeoutExpired) as error:
+            outcome["outcome"] = f"fails: {error}"
+        return outcome
+
+
+def find_python(version: str) -> str:
+    """The interpreter of a version such as 3.8.
+
+    Raises:
+        Failed: there is none.
+    """
+    found = shutil.which(f"python{version}")
+    installed = sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}.*/bin/python")))
+    if installed:
+        return installed[-1]
+    if found is None:
+        raise Failed(f"no Python {version} here")
+    return found
+
+
+def sdist(out: Path) -> Path:
+    """The package as pip takes it: a wheel is built from it in each environment."""
+    folder = out / "dist"
+    if not list(folder.glob("*.tar.gz")):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["setup.py", "--quiet", "egg_info", "--egg-base", folder, "sdist", "-d", folder]
+        subprocess.run([sys.executable, *map(str, command)], cwd=str(ROOT), check=True)
+    return next(folder.glob("*.tar.gz"))
+
+
+def table(out: Path) -> List[str]:
+    """The rows that have a result, in Markdown."""
+    head = ("Python", "fairseq", "torch", "NumPy", "kernels", "outcome", "date")
+    lines = [" | ".join(["", *head, ""]).strip(), "| --- " * len(head) + "|"]
+    for name, row in ROWS.items():
+        path = out / name / "result.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            fairseq = row.fairseq.replace("==", " ") + (f" ({row.remark})" if row.remark else "")
+            cells = [found.get("python", row.python), fairseq, found.get("torch", row.torch)]
+            cells += [found.get(key, "") for key in ("numpy", "kernels", "outcome", "date")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the environments")
+    parser.add_argument("--table", type=Path, help="file whose table is replaced")
+    args = parser.parse_args()
+    unknown = [name for name in args.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"no such row: {' '.join(unknown)}")
+    out = args.out.resolve()
+    for name in args.rows or ROWS:
+        trial = Trial(name, ROWS[name], out)
+        if not (trial.folder / "result.json").exists():
+            found = trial.result(sdist(out))
+            write_json(trial.folder / "result.json", found)
+            shutil.rmtree(trial.venv, ignore_errors=True)
+            print(f"{name}: {found['outcome']}", flush=True)
+    lines = table(out)
+    if args.table is None:
+        print("\n".join(lines))
+        return
+    before, _, rest = args.table.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_lines(
+        args.table, f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}".rstrip().split("\n")
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""The corpus and the models of tests/cli."""
+
+from tests.cli.conftest import data, shared, trained  # noqa: F401
