@@ -19,7 +19,7 @@ BELOW = {
     "functional": {"kernels"},
     "modules": {"functional", "data", "decoding"},
     "models": {"functional", "modules", "data"},
-    "criterions": {"functional", "modules", "data"},
+    "criterions": {"functional", "modules", "data", "decoding", "scoring"},
     "decoding": {"functional", "data"},
     "analysis": {"functional", "modules", "data", "decoding", "scoring"},
     "scoring": {"functional", "modules", "data"},

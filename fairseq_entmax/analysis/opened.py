@@ -13,8 +13,9 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
 
-from fairseq_entmax.decoding import ExactSearch, make_sparse
+from fairseq_entmax.decoding import Distribution, ExactSearch, distribution_of, make_sparse
 from fairseq_entmax.decoding.everywhere import is_sparse, output_alpha_of
+from fairseq_entmax.decoding.sparse_beam import longest_allowed
 
 from .segmentation import segmenter
 
@@ -164,6 +165,14 @@ class Opened:
             self._generator(1), nbest=nbest, mass=mass, max_expansions=max_expansions
         )
         return self._search(generator, [line])[0]
+
+    def distribution(
+        self, line: Line, strings: int = 1000, mass: float = 0.99, max_expansions: int = 10000
+    ) -> Distribution:
+        """What is proven of all strings: those that exact search lists until they have ``mass``."""
+        longest = longest_allowed(self._generator(1), self.sample([line]))
+        hypotheses = self.exact(line, strings, mass, max_expansions)
+        return distribution_of(hypotheses, self.target_words, longest)
 
     def _generator(self, beam: int) -> Any:
         options = Namespace(beam=beam, unnormalized=True, min_len=0, max_len_a=2.0, max_len_b=20)

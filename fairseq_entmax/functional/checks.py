@@ -114,6 +114,14 @@ def check_smoothing_probs(smoothing_probs: Optional[Tensor], n_classes: int) -> 
         )
 
 
+def check_layer(weight: Tensor, bias: Optional[Tensor]) -> None:
+    """weight is a matrix, and bias has a number for each of its rows."""
+    if weight.dim() != 2:
+        raise ValueError(f"weight must have shape (V, d), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+
+
 def check_linear(
     features: Tensor,
     weight: Tensor,
@@ -132,8 +140,7 @@ def check_linear(
             f"weight must have shape (V, d) with d > 0 the last dimension of features: "
             f"features {tuple(features.shape)}, weight {tuple(weight.shape)}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    check_layer(weight, bias)
     check_target(features[..., :1].expand(*features.shape[:-1], len(weight)), target, ignore_index)
     if isinstance(alpha, Tensor):
         if alpha.numel() != 1 or alpha.requires_grad:
