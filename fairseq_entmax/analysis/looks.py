@@ -8,7 +8,8 @@ from torch import Tensor
 from fairseq_entmax.decoding import Certificate
 from fairseq_entmax.decoding.report import strings
 
-from .commands.alignment import alignment_picture, cross_panels
+from .attention import attention_weights
+from .commands.alignment import alignment_picture, panels_of
 from .commands.steps import steps_of, steps_picture
 from .commands.tree import grove, tree_numbers, tree_picture
 from .opened import Line, Opened
@@ -88,7 +89,8 @@ def _pictures(
 ) -> Dict[str, Picture]:
     written = opened.written(target)
     tree = opened.exact(line, options.strings, options.mass, options.max_expansions)
-    panels, steps = cross_panels(opened, line, target), steps_of(opened, line, target)
+    panels = panels_of(attention_weights(opened.models, opened.sample([line]), target))
+    steps = steps_of(opened, line, target)
     numbers["alignment"] = [panel._asdict() for panel in panels]
     numbers["tree"] = tree_numbers(opened, tree)
     numbers["steps"] = [step._asdict() for step in steps]

@@ -50,6 +50,9 @@ class Opened:
         sentencepiece: a model that cuts raw text; looked for beside the data where none is given.
         cpu: do not use a GPU.
 
+    Attributes:
+        name: what to call the models in a picture.
+
     Raises:
         ValueError: a folder or file that is not there, a checkpoint of another task or other data.
     """
@@ -70,6 +73,7 @@ class Opened:
         self.settings = checkpoint_utils.load_checkpoint_to_cpu(self.paths[0])["cfg"]
         self.task = _task(data, list(languages) or _languages(data, self.settings["task"]))
         self.models = self._load()
+        self.name = _name(self.models)
         self.source_words = self.task.source_dictionary
         self.target_words = self.task.target_dictionary
         self.segment = segmenter(Path(data), self.source_words, sentencepiece)
@@ -89,15 +93,6 @@ class Opened:
                 )
             model.to(self.device).eval()
         return models
-
-    @property
-    def name(self) -> str:
-        """What to call them in a picture: the alphas of their outputs."""
-        alphas = [output_alpha_of(model) or 1.0 for model in self.models]
-        names = ["softmax" if alpha == 1 else f"{alpha:g}-entmax" for alpha in alphas]
-        return " and ".join(
-            f"{n} x {name}" if n > 1 else name for name, n in Counter(names).items()
-        )
 
     # ---- sentences
 
@@ -203,6 +198,13 @@ class Opened:
             raise ValueError("the model allows no string for this input within the length limits")
         tokens: Tensor = found[0]["tokens"].cpu()
         return tokens
+
+
+def _name(models: Sequence[Any]) -> str:
+    """What to call models in a picture: the alphas of their outputs."""
+    alphas = [output_alpha_of(model) or 1.0 for model in models]
+    names = ["softmax" if alpha == 1 else f"{alpha:g}-entmax" for alpha in alphas]
+    return " and ".join(f"{n} x {name}" if n > 1 else name for name, n in Counter(names).items())
 
 
 def _languages(data: str, trained: Any) -> List[Optional[str]]:

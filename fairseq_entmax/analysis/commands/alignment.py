@@ -1,10 +1,9 @@
 """Attention while a model writes its answer, as a map: blank where it is exactly zero."""
 
 import argparse
-from typing import Any, List, Optional
+from typing import Any, List, NamedTuple, Optional
 
 from fairseq_entmax.analysis.attention import KINDS, Weights, attention_weights, chosen
-from fairseq_entmax.analysis.opened import Line, Opened
 from fairseq_entmax.analysis.pictures import Picture
 from fairseq_entmax.analysis.pictures.heat import Panel, heat_maps
 from fairseq_entmax.analysis.segmentation import joined
@@ -45,10 +44,11 @@ def _work(args: argparse.Namespace) -> None:
     if args.force_reference and line.target is None:
         raise ValueError("--force-reference needs a sentence of a subset: drop --input")
     target = line.target if args.force_reference else models[0].answer(line)
+    choice = Choice(args.kind, args.layer, args.head, args.grid)
     found: List[Panel] = []
     for opened in models:
         weights = attention_weights(opened.models, opened.sample([line]), target)
-        found += _panels(weights, args, opened.name if len(models) > 1 else "")
+        found += panels_of(weights, choice, opened.name if len(models) > 1 else "")
     source, written = shared.labels(line.symbols), shared.labels(models[0].written(target))
     picture = alignment_picture(found, args.kind, source, written, 4 if args.grid else 2)
     numbers = {
@@ -60,17 +60,34 @@ def _work(args: argparse.Namespace) -> None:
     shared.finish(args, picture, numbers)
 
 
-def _panels(weights: List[Weights], args: argparse.Namespace, name: str) -> List[Panel]:
-    if args.grid:
-        layers = [w for w in weights if w.kind == chosen(weights, args.kind)[0].kind]
-        if args.layer is not None:
-            layers = chosen(weights, args.kind, args.layer)
+class Choice(NamedTuple):
+    """Which attention to draw; None is the last layer and the mean of the heads, ``grid`` a map for
+    every layer (or this one) and head.
+    """
+
+    kind: str = "cross"
+    layer: Optional[int] = None
+    head: Optional[int] = None
+    grid: bool = False
+
+
+def panels_of(
+    weights: List[Weights],
+    choice: Choice = Choice(),  # noqa: B008
+    name: str = "",
+) -> List[Panel]:
+    """The maps of one model; of two heads with a gate both, and what comes of them.
+
+    Raises:
+        ValueError: the model has no such attention.
+    """
+    (layer,) = chosen(weights, choice.kind, choice.layer)
+    if choice.grid:
+        layers = [w for w in weights if w.kind == choice.kind] if choice.layer is None else [layer]
         return [_panel(w, head, name) for w in layers for head in range(1, len(w.heads) + 1)]
-    (layer,) = chosen(weights, args.kind, args.layer)
-    if layer.gate is not None and args.head is None:
-        both = [_panel(layer, head, name) for head in (1, 2)]
-        return [*both, _panel(layer, None, name)]
-    return [_panel(layer, args.head, name)]
+    if layer.gate is not None and choice.head is None:
+        return [_panel(layer, head, name) for head in (1, 2, None)]
+    return [_panel(layer, choice.head, name)]
 
 
 def _panel(weights: Weights, head: Optional[int], name: str) -> Panel:
@@ -108,10 +125,3 @@ def alignment_picture(
 def _share_of_zeros(found: List[Panel]) -> float:
     weights = [p for panel in found for row in panel.probs for p in row]
     return sum(p == 0 for p in weights) / len(weights)
-
-
-def cross_panels(opened: Opened, line: Line, target: Any) -> List[Panel]:
-    """The last cross-attention, as the command draws it without further options."""
-    weights = attention_weights(opened.models, opened.sample([line]), target)
-    options = argparse.Namespace(grid=False, kind="cross", layer=None, head=None)
-    return _panels(weights, options, "")

@@ -104,7 +104,12 @@ def finish(args: argparse.Namespace, picture: Picture, numbers: Any) -> None:
 def open_models(args: argparse.Namespace) -> List[Opened]:
     """What each ``--path`` names."""
     options = (args.languages, args.sentencepiece, args.cpu)
-    return [Opened(args.data, paths, *options) for paths in args.path]
+    models = [Opened(args.data, paths, *options) for paths in args.path]
+    names = [opened.name for opened in models]
+    for opened, name in zip(models, names):
+        if names.count(name) > 1:
+            opened.name = f"{name} of {', '.join(opened.paths)}"
+    return models
 
 
 def read_line(args: argparse.Namespace, opened: Opened) -> Line:
