@@ -11,10 +11,12 @@ TEST_ENV := OMP_NUM_THREADS=1
 install: $(INSTALLED)
 
 # torch first: what follows is then content with it and fetches no second one
+# and a link beside fairseq, where it looks for a bare --user-dir fairseq_entmax
 $(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/native/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,explore,dev]'
+	ln -sfn $(CURDIR)/fairseq_entmax $$($(BIN)/python -c "import sysconfig as s; print(s.get_path('purelib'))")/fairseq_entmax
 	touch $@
 
 demo: $(INSTALLED)

@@ -6,6 +6,7 @@ from typing import List, Optional
 from fairseq_entmax.analysis import commands
 
 COMMANDS: commands.Commands = {
+    "merge": ("fairseq_entmax.data.shards", "join what shards of fairseq-generate printed"),
     "predict": ("fairseq_entmax.transduction.predict", "answer the words of a table"),
     **commands.COMMANDS,
 }

@@ -21,7 +21,7 @@ BELOW = {
     "models": {"functional", "modules", "data"},
     "criterions": {"functional", "modules", "data", "decoding", "scoring"},
     "decoding": {"functional", "data"},
-    "analysis": {"functional", "modules", "data", "decoding"},
+    "analysis": {"functional", "modules", "data", "decoding", "scoring"},
     "scoring": {"functional", "modules", "data"},
     "tasks": {"functional", "modules", "data", "decoding", "scoring"},
     "transduction": {"functional", "modules", "data", "decoding", "scoring"},

@@ -33,8 +33,9 @@ def mappings(alphas: Sequence[float], reach: float = 3.0) -> Dict[float, Points]
         Peters, Niculae, Martins (ACL 2019), figure 2.
 
     Example:
-        >>> mappings([2.0])[2.0][0], mappings([2.0])[2.0][100]
-        ((-3.0, 0.0), (0.0, 0.5))
+        >>> points = mappings([2.0])[2.0]
+        >>> points[0], points[-1]
+        ((-3.0, 0.0), (3.0, 1.0))
     """
     t = torch.linspace(-reach, reach, _STEPS, dtype=torch.float64)
     scores = torch.stack([t, torch.zeros_like(t)], dim=-1)

@@ -153,6 +153,8 @@ class SearchLog:
         for path in (self.report, self.tree):
             if path is not None and not path.parent.is_dir():
                 raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+            if path is not None and path.is_dir():
+                raise ValueError(f"cannot write {path}: it is a folder, name a file in it")
         if self.tree:
             unfinished(self.tree).write_text("", encoding="utf-8")
 

@@ -59,6 +59,13 @@ class SparseTranslationConfig(TranslationConfig):
         default=False,
         metadata={"help": "print what is proven about each sentence (always with --search exact)"},
     )
+    sparse_step: ChoiceEnum(["auto", "off"]) = field(
+        default="auto",
+        metadata={
+            "help": "auto: beam search asks a sparse output layer for the best words of its "
+            "support only, where nothing needs all scores; off: always for all words"
+        },
+    )
     search_report: Optional[str] = field(
         default=None, metadata={"help": "write the summary of the certificates there, as JSON"}
     )
@@ -132,8 +139,8 @@ class SparseTranslationTask(TranslationTask):
         )
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
-        check_generation_args(args)
         generator = super().build_generator(models, args, *more, **kwargs)
+        generator.sparse_step = str(self.cfg.sparse_step)
         if not self.searches:
             return generator
         check_search_args(args)
@@ -248,14 +255,6 @@ def sampling_args(args: Any, samples: int) -> Namespace:
     container = OmegaConf.to_container(args) if OmegaConf.is_config(args) else vars(args)
     drawn = {"sampling": True, "sampling_topk": -1, "sampling_topp": -1.0}
     return Namespace(**{**container, **drawn, "beam": samples, "nbest": samples})
-
-
-def check_generation_args(args: Any) -> None:
-    """Raises a ValueError for a beam or n-best list of no length."""
-    for name in ("beam", "nbest"):
-        value = getattr(args, name, 1)
-        if value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
 
 
 def check_search_args(args: Any) -> None:

@@ -101,6 +101,13 @@ def probability(hypothesis):
 every_model = pytest.mark.parametrize("model", MODELS)
 
 
+@pytest.mark.parametrize("file", ["report", "tree"])
+def test_a_folder_is_no_file(tmp_path, file):
+    paths = {"report": None, "tree": None, file: str(tmp_path)}
+    with pytest.raises(ValueError, match="it is a folder, name a file in it"):
+        SearchLog(False, paths["report"], paths["tree"], {}, None)
+
+
 @every_model
 def test_certificates_change_nothing_else(answers, model):
     plain, none = answers(model, "plain")

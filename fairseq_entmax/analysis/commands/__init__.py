@@ -15,6 +15,8 @@ COMMANDS: Commands = {
     "tree": (f"{__name__}.tree", "all strings that a model allows for one input"),
     "steps": (f"{__name__}.steps", "the possible next tokens at each step of one output"),
     "support": (f"{__name__}.support", "numbers of possible tokens, in training and by position"),
+    "report": (f"{__name__}.report", "one HTML page about a model"),
+    "explore": (f"{__name__}.explore", "the same alive, in the browser"),
     "sweep": (f"{__name__}.sweep", "figures of scripts/sweep_alpha.py against alpha"),
     "speed": (f"{__name__}.speed", "validations of benchmark.py training-curve against seconds"),
     "distribution": (f"{__name__}.distribution", "what is proven of all strings: entropy, events"),
