@@ -2,6 +2,7 @@
 
 import math
 from argparse import Namespace
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
@@ -91,10 +92,12 @@ class LanguageModel:
         path: a checkpoint.
 
     Raises:
-        ValueError: it is no language model.
+        ValueError: there is no such file, or it is no language model.
     """
 
     def __init__(self, data: str, path: str, cpu: bool = False) -> None:
+        if not Path(path).is_file():
+            raise ValueError(f"there is no checkpoint {path}")
         overrides = {"data": data}
         models, _, self.task = checkpoint_utils.load_model_ensemble_and_task([path], overrides)
         (self.model,) = models

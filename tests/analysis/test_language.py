@@ -9,6 +9,7 @@ from fairseq.search import Sampling
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from torch.testing import assert_close
 
+from fairseq_entmax.__main__ import main
 from fairseq_entmax.analysis.language import (
     LanguageModel,
     Strategy,
@@ -155,3 +156,17 @@ def test_figures_of_texts_by_hand():
 def test_words_of_characters():
     assert as_words(list("a▁bc⏎d"), "▁⏎") == ["a", "bc", "d"]
     assert as_words(["a", "▁"], "") == ["a", "▁"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "x=no.pt"], "there is no checkpoint no.pt"),
+        (["--model", "no.pt"], "expected NAME=CHECKPOINT, got 'no.pt'"),
+        (["--model", "x=no.pt", "--sampling", "top=3"], "expected full, greedy"),
+    ],
+)
+def test_bad_input_is_said(options, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["generation", "nowhere", *options])
+    assert ended.value.code == 2 and message in capsys.readouterr().err

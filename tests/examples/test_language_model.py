@@ -1,6 +1,7 @@
 """examples/language_model: the text as symbols, and a run from text to figures."""
 
 import json
+import re
 
 import pytest
 
@@ -9,8 +10,11 @@ from tests.cli import commands
 from .scripts import REPO, load
 
 prepare = load("examples/language_model/prepare.py")
+collect = load("examples/language_model/collect.py")
 FOLDER = REPO / "examples" / "language_model"
-TEXT = "\n\n".join(f"Speaker {i % 7}:\nthe {i % 5} cats  sit\non it, and so does the dog." for i in range(120))
+TEXT = "\n\n".join(
+    f"Speaker {i % 7}:\nthe {i % 5} cats  sit\non it, and so does the dog." for i in range(120)
+)
 
 
 @pytest.mark.parametrize("level", prepare.LEVELS)
@@ -20,12 +24,11 @@ def test_no_word_is_lost(level):
     assert [len(parts[name]) for name in prepare.SPLITS] == [108, 6, 6]
     joined = "" if level == "characters" else " "
     texts = [joined.join(passage).replace("▁", " ").replace("⏎", "\n") for passage in passages]
-    assert [text.split() for text in texts] == [
-        passage.split()
-        if level == "characters"
-        else passage.replace(":", " : ").replace(".", " .").split()
-        for passage in TEXT.split("\n\n")
-    ]
+    found, expected = (
+        [re.findall(r"\w+|[^\w\s]", text) for text in given]
+        for given in (texts, TEXT.split("\n\n"))
+    )
+    assert found == expected
 
 
 def test_a_text_without_passages():
@@ -65,3 +68,16 @@ def test_a_run(tmp_path):
     assert again.code == 0 and "training" not in again.output
     other = commands.attempt_script(FOLDER / "run.sh", tmp_path, *options, "--output-alpha", 2)
     assert other.code == 2 and "another experiment" in other.output
+
+
+def test_seeds_are_one_line_with_their_spread():
+    def row(alpha, seed, sampling, **figures):
+        command = f"run.sh --level words --output-alpha {alpha} --seed 1 --max-update 9"
+        return dict(command=command, seed=seed, sampling=sampling, versions="v", **figures)
+
+    rows = [row("1", "1", "", length=5.0), row("1", "1", "full", js=0.3)]
+    rows += [row("1.5", seed, "full", js=js) for seed, js in (("1", 0.2), ("2", 0.4))]
+    *_, text, softmax, sparse = collect.tables(rows).splitlines()
+    assert text.startswith("| the text | - | 1 | - | - |")
+    assert softmax.startswith("| softmax | full | 1 | - | 0.3000 |")
+    assert sparse.startswith("| 1.5 | full | 2 | - | 0.3000 ± 0.14 |")

@@ -3,10 +3,9 @@
 import argparse
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from fairseq_entmax.analysis.language import LanguageModel, Strategy, as_words, text_figures
-from fairseq_entmax.analysis.search import named_path
 from fairseq_entmax.data.files import write_json
 
 from . import shared
@@ -18,6 +17,18 @@ _COLUMNS = {
     **{"rep": "rep", "wrep": "wrep", "distinct_1": "distinct-1", "distinct_2": "distinct-2"},
     **{"distinct_3": "distinct-3", "self_bleu": "self-BLEU", "length": "length"},
 }
+
+
+def named(text: str) -> Tuple[str, str]:
+    """NAME=CHECKPOINT in two parts.
+
+    Raises:
+        argparse.ArgumentTypeError: it has another form.
+    """
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"expected NAME=CHECKPOINT, got {text!r}")
+    return name, path
 
 
 def strategy(text: str) -> Strategy:
@@ -33,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     made = shared.make_parser("generation", __doc__, _EXAMPLE)
     made.add_argument("data", help="folder that fairseq-preprocess --only-source wrote")
     made.add_argument(
-        "--model", action="append", required=True, type=named_path, metavar="NAME=CHECKPOINT"
+        "--model", action="append", required=True, type=named, metavar="NAME=CHECKPOINT"
     )
     made.add_argument(
         "--sampling",
