@@ -18,8 +18,8 @@ EVERYTHING = {"candidates": 500, "candidate_mass": 1.0, "candidate_expansions": 
 SMALL = {"candidates": 6, "candidate_expansions": 20, "candidate_max_len_b": 1}
 
 
-def tiny(alpha=1.5):
-    return build("transformer_entmax_tiny", task=TASK, output_alpha=alpha)
+def tiny(alpha=1.5, arch="transformer_entmax_tiny"):
+    return build(arch, task=TASK, output_alpha=alpha)
 
 
 def pair():
@@ -100,11 +100,12 @@ def test_a_candidate_that_dropout_forbids_has_a_gradient_and_no_nan():
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_risk_falls():
+@pytest.mark.parametrize(("arch", "lr"), [("transformer_entmax_tiny", 0.02), ("lstm_entmax", 0.05)])
+def test_the_risk_falls(arch, lr):
     torch.manual_seed(1)
-    model, sample = tiny(1.5), pair()
+    model, sample = tiny(1.5, arch), pair()
     search = criterion()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     risks = []
     for _ in range(10):
         model.train()
