@@ -12,7 +12,7 @@ from typing import Any, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from results import Row, add, budget, experiment, option, training_seconds, versions
+from results import Row, add, budget, experiment, option, versions
 
 HERE = Path(__file__).absolute().parent
 MODEL = re.compile(r" --(?:output-alpha|seed) \S+")
@@ -20,7 +20,7 @@ COLUMNS = {
     **{"ppl_eps": "ppl_eps", "js": "js", "sparsemax_score": "sp", "support": "support"},
     **{"gold_in_support": "gold in support", "rep": "rep", "wrep": "wrep"},
     **{"distinct_1": "distinct-1", "distinct_3": "distinct-3", "self_bleu": "self-BLEU"},
-    **{"length": "length", "minutes": "training, min"},
+    "length": "length",
 }
 
 
@@ -28,10 +28,8 @@ def rows_of(out: Path) -> Iterator[Row]:
     """A row for each model and way to draw, and for the text itself."""
     for path in sorted(out.glob("model-*/generation.json")):
         seed = path.parent.name[len("model-") :]
-        minutes = training_seconds(path.parent / "checkpoint_best.pt") / 60
         for row in json.loads(path.read_text(encoding="utf-8")):
             kept = {key: row[key] for key in COLUMNS if key in row}
-            kept.update({"minutes": minutes} if row["sampling"] else {})
             facts = {"command": experiment(out), "seed": seed, "versions": versions()}
             yield {"sampling": row["sampling"], **facts, **kept}
 
