@@ -52,7 +52,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         rows: the sentence that each belongs to, (n,).
-        tokens: with EOS, of each; the references come first.
+        tokens: with EOS, of each; the reference of a sentence comes first.
         costs: of each, (n,).
         mass: probability that was listed, of each sentence.
     """
@@ -151,13 +151,12 @@ class EntmaxRiskCriterion(EntmaxLossCriterion):
         finally:
             inner.train(training)
         targets = [utils.strip_pad(t, self.padding_idx).tolist() for t in sample["target"]]
-        rows, strings = list(range(len(targets))), list(targets)
-        for row, hypotheses in enumerate(found):
-            for hypothesis in hypotheses:
-                tokens = hypothesis["tokens"].tolist()
-                if hypothesis["score"] > -math.inf and tokens != targets[row]:
-                    rows.append(row)
-                    strings.append(tokens)
+        rows, strings = [], []
+        for row, hypotheses in enumerate(found):  # in the order of the batch, which LSTMs expect
+            listed = [h["tokens"].tolist() for h in hypotheses if h["score"] > -math.inf]
+            others = [tokens for tokens in listed if tokens != targets[row]]
+            rows += [row] * (1 + len(others))
+            strings += [targets[row], *others]
         costs = [self._cost(string, targets[row]) for row, string in zip(rows, strings)]
         return Candidates(rows, strings, costs, [h[0]["certificate"].mass for h in found])
 
