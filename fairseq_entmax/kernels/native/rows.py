@@ -11,6 +11,7 @@ from .library import LossFields, call, library, pointer, threads
 
 _TYPES: Dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHORT_ROW = 512
+_FROM_FLOAT = 1.05  # float32 errors of the gradient by alpha are divided by alpha - 1
 
 
 def takes(z: Tensor) -> bool:
@@ -58,13 +59,27 @@ def _forward(z: Tensor, alpha: Tensor, logarithm: bool) -> Tensor:
 
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.entmax_backward`."""
+    return _backward(probs, grad, alpha, None)
+
+
+def entmax_backward_by_alpha(
+    probs: Tensor, grad: Tensor, alpha: Tensor
+) -> Optional[Tuple[Tensor, Tensor]]:
+    """As :meth:`.AlphaKernels.entmax_backward_by_alpha`."""
+    if probs.dtype != torch.float32 or not _FROM_FLOAT <= alpha.min() <= alpha.max() <= 2:
+        return None
+    by_alpha = alpha.new_empty(len(probs), 1)
+    return _backward(probs, grad, alpha, by_alpha), by_alpha
+
+
+def _backward(probs: Tensor, grad: Tensor, alpha: Tensor, by_alpha: Optional[Tensor]) -> Tensor:
     probs, grad = probs.contiguous(), grad.to(probs.dtype).contiguous()
     alpha, step = _exponents(alpha)
     out = torch.empty_like(probs)
     shape = (probs.shape[0], probs.shape[1], _TYPES[probs.dtype])
-    exponents = (pointer(alpha), step)
-    pointers = (pointer(probs), pointer(grad))
-    call("entmax_backward", *pointers, *shape, *exponents, pointer(out), threads(out.numel()))
+    arguments = (*map(pointer, (probs, grad)), *shape, pointer(alpha), step)
+    results = map(pointer, (out, by_alpha))
+    call("entmax_backward", *arguments, *results, threads(out.numel()))
     return out
 
 
