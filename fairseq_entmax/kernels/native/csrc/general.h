@@ -7,91 +7,100 @@
 #ifndef FAIRSEQ_ENTMAX_GENERAL_H
 #define FAIRSEQ_ENTMAX_GENERAL_H
 
+#include "lanes.h"
 #include "power.h"
 
-/* log2 of a positive normal number; relative error below 3e-7. */
-static inline float log2f_of(float x) {
-    int32_t u;
-    memcpy(&u, &x, sizeof u);
-    const int32_t shifted = u - 0x3f3504f3, mantissa = (shifted & 0x7fffff) + 0x3f3504f3;
-    float m;
-    memcpy(&m, &mantissa, sizeof m);
-    const float s = (m - 1) / (m + 1), s2 = s * s;
-    float sum = s2 * (1.f / 9) + 1.f / 7;
+/* log2 of positive normal numbers; relative error below 3e-7. */
+static inline lanes_t log2_lanes(lanes_t x) {
+    const mask_t u = (mask_t)x - 0x3f3504f3;
+    const lanes_t m = (lanes_t)((u & 0x7fffff) + 0x3f3504f3);
+    const lanes_t s = (m - 1) / (m + 1), s2 = s * s;
+    lanes_t sum = s2 * (1.f / 9) + 1.f / 7;
     sum = sum * s2 + 1.f / 5;
     sum = sum * s2 + 1.f / 3;
     sum = sum * s2 + 1;
-    return (float)(shifted >> 23) + 2.885390082f * s * sum;
+    return __builtin_convertvector(u >> 23, lanes_t) + 2.885390082f * s * sum;
 }
 
-/* (2^f - 1) / f for f in [-1/2, 1/2], to 1e-7. */
-static inline float exp2f_slope(float f) {
-    float sum = 0.00015475875f * f + 0.0013400249f;
+/* 2^y = whole (1 + rest) for y in [-126, 126]; outside, of the nearest end. */
+static inline lanes_t exp2_parts(lanes_t y, lanes_t *whole) {
+    y = larger(y, splat(-126));
+    y = -larger(-y, splat(-126));
+    const lanes_t shifted = y + 0x1.8p23f, f = y - (shifted - 0x1.8p23f);
+    *whole = (lanes_t)(((mask_t)shifted << 23) + 0x3f800000);
+    lanes_t sum = 0.00015475875f * f + 0.0013400249f;
     sum = sum * f + 0.009618006f;
     sum = sum * f + 0.05550328f;
     sum = sum * f + 0.2402265f;
-    return sum * f + 0.6931472f;
+    return f * (sum * f + 0.6931472f);
 }
 
-/* 2^n of a whole number n in [-126, 127], from n + 1.5 2^23. */
-static inline float whole_power(float shifted) {
-    int32_t u;
-    memcpy(&u, &shifted, sizeof u);
-    u = (int32_t)((uint32_t)u << 23) + 0x3f800000;
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
+static inline lanes_t exp2_lanes(lanes_t y) {
+    lanes_t whole, rest = exp2_parts(y, &whole);
+    return whole + whole * rest;
 }
 
-/* 2^y for y <= 126, 2^-126 below that. */
-static inline float exp2f_of(float y) {
-    y = y > -126 ? y : -126;
-    const float shifted = y + 0x1.8p23f, f = y - (shifted - 0x1.8p23f);
-    return whole_power(shifted) * (1 + f * exp2f_slope(f));
-}
-
-/* 2^y - 1 for y in [0, 126]. */
-static inline float exp2f_minus_1(float y) {
-    y = y < 126 ? y : 126;
-    const float shifted = y + 0x1.8p23f, f = y - (shifted - 0x1.8p23f), whole = whole_power(shifted);
-    return whole * (f * exp2f_slope(f)) + (whole - 1);
+static inline lanes_t exp2_minus_1(lanes_t y) {
+    lanes_t whole, rest = exp2_parts(y, &whole);
+    return whole * rest + (whole - 1);
 }
 
 /* log2(1 + u), u > -1, also where 1 + u loses u. */
-static inline float log2_1p(float u) {
-    const float w = 1 + u;
-    return log2f_of(w) + (u - (w - 1)) / w * 1.44269504f;
+static inline lanes_t log2_1p(lanes_t u) {
+    const lanes_t w = 1 + u;
+    return log2_lanes(w) + (u - (w - 1)) / w * 1.44269504f;
 }
 
-/* sum (1 + u)^q and sum (1 + u)^(q - 1) over u = x / s > -1. */
-static inline void general_powers(const float *x, long n, float inverse, float less, float *r1,
-                                  float *r0) {
-    float s1 = 0, s0 = 0;
-#pragma omp simd reduction(+ : s1, s0)
-    for (long i = 0; i < n; i++) {
-        const float u = x[i] * inverse;
-        const int inside = u > -1;
-        const float v = inside ? u : 0, w = exp2f_of(less * log2_1p(v));
-        s0 += inside ? w : 0;
-        s1 += inside ? w * (1 + v) : 0;
-    }
-    *r1 = s1;
-    *r0 = s0;
+/* Sums of (1 + u)^q and (1 + u)^(q - 1). */
+typedef struct {
+    lanes_t whole, less;
+} powers_t;
+
+/* Add those of u = x inverse > -1; `less` is q - 1. */
+static inline void add_powers(powers_t *sums, lanes_t x, lanes_t inverse, lanes_t less) {
+    const lanes_t u = x * inverse;
+    const mask_t inside = u > -1;
+    const lanes_t v = (lanes_t)((mask_t)u & inside);
+    const lanes_t w = (lanes_t)((mask_t)exp2_lanes(less * log2_1p(v)) & inside);
+    sums->less += w;
+    sums->whole += w * (1 + v);
+}
+
+/* (1 + u)^q of u = x inverse, 0 where u <= -1. */
+static inline lanes_t power_above(lanes_t x, lanes_t inverse, lanes_t q) {
+    const lanes_t u = x * inverse;
+    const mask_t inside = u > -1;
+    const lanes_t v = (lanes_t)((mask_t)u & inside);
+    return (lanes_t)((mask_t)exp2_lanes(q * log2_1p(v)) & inside);
+}
+
+static inline double sum_of(lanes_t v) {
+    double sum = 0;
+    for (int l = 0; l < LANES; l++) sum += v[l];
+    return sum;
 }
 
 /* How far s = -tau falls in one Newton step on the q-norm. */
-static inline double general_step(double s, double r1, double r0, double gap) {
-    const double norm = s * exp2_of(gap * log2_of(r1));
-    return (norm - 1) * s * r1 / (norm * r0);
+static inline double general_step(double s, double whole, double less, double gap) {
+    const double norm = s * exp2_of(gap * log2_of(whole));
+    return (norm - 1) * s * whole / (norm * less);
+}
+
+/* The last vector of n numbers, filled up with -inf; there is room for it. */
+static inline void fill_up(float *x, long n) {
+    for (long i = n; i % LANES; i++) x[i] = -INFINITY;
 }
 
 /* tau of x = (alpha - 1)(z - max), from a lower bound; the step after a small one is exact. */
-static inline double newton_general(const float *x, long n, double tau, double q) {
+static inline double newton_general(float *x, long n, double tau, double q) {
     double s = -tau;
+    fill_up(x, n);
     for (int k = 0, polish = 0; k < 60; k++) {
-        float r1, r0;
-        general_powers(x, n, (float)(1 / s), (float)(q - 1), &r1, &r0);
-        const double step = general_step(s, r1, r0, 1 / q);
+        powers_t sums = {splat(0), splat(0)};
+        const lanes_t inverse = splat((float)(1 / s)), less = splat((float)(q - 1));
+        for (long i = 0; i < n; i += LANES)
+            add_powers(&sums, *(const lanes_t *)(x + i), inverse, less);
+        const double step = general_step(s, sum_of(sums.whole), sum_of(sums.less), 1 / q);
         s -= step;
         if (polish) break;
         polish = !(q * step > 1e-4 * s);
@@ -99,22 +108,20 @@ static inline double newton_general(const float *x, long n, double tau, double q
     return -s;
 }
 
-/* p = [x - tau]_+^q, renormalised. */
-static inline void write_general(const float *x, long n, double tau, double q, float *p) {
-    const float inverse = (float)(-1 / tau), power = (float)q;
+/* p = [x - tau]_+^q, renormalised; there is room in x and p for whole vectors. */
+static inline void write_general(float *x, long n, double tau, double q, float *p) {
+    const lanes_t inverse = splat((float)(-1 / tau)), power = splat((float)q);
     double total = 0;
+    fill_up(x, n);
     for (long begin = 0; begin < n; begin += 1024) {
         const long end = begin + 1024 < n ? begin + 1024 : n;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (long i = begin; i < end; i++) {
-            const float u = x[i] * inverse;
-            const int inside = u > -1;
-            const float w = exp2f_of(power * log2_1p(inside ? u : 0));
-            p[i] = inside ? w : 0;
-            sum += p[i];
+        lanes_t sum = splat(0);
+        for (long i = begin; i < end; i += LANES) {
+            const lanes_t w = power_above(*(const lanes_t *)(x + i), inverse, power);
+            *(lanes_t *)(p + i) = w;
+            sum += w;
         }
-        total += sum;
+        total += sum_of(sum);
     }
     const float scale = (float)(1 / total);
     for (long i = 0; i < n; i++) p[i] *= scale;

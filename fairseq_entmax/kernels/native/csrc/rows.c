@@ -121,30 +121,35 @@ typedef struct {
     double p, growth, log, p_grad, growth_grad, log_grad;
 } general_sums_t;
 
+/* One vector of it; entries with p = 0 add nothing, NaN stays. */
+static inline lanes_t add_slopes(lanes_t p, lanes_t g, float gap, lanes_t sums[6]) {
+    const mask_t inside = p != 0;
+    const lanes_t log = log2_lanes(pick(inside, p, splat(1)));
+    const lanes_t growth = p * exp2_minus_1(-gap * log), information = p * log;
+    sums[0] += p, sums[1] += growth, sums[2] += information;
+    sums[3] += p * g, sums[4] += growth * g, sums[5] += information * g;
+    return p + growth;
+}
+
 static general_sums_t general_slopes(const float *p, const float *grad, long n, float gap,
                                      float *slopes) {
-    general_sums_t t = {0};
+    double t[6] = {0};
     for (long b = 0; b < n; b += 1024) {
-        long e = b + 1024 < n ? b + 1024 : n;
-        float a0 = 0, a1 = 0, a2 = 0, b0 = 0, b1 = 0, b2 = 0;
-#pragma omp simd reduction(+ : a0, a1, a2, b0, b1, b2)
-        for (long i = b; i < e; i++) {
-            const int inside = p[i] != 0; /* also NaN */
-            const float v = inside ? p[i] : 1, log = log2f_of(v);
-            const float growth = inside ? p[i] * exp2f_minus_1(-gap * log) : 0, g = grad[i];
-            const float information = inside ? p[i] * log : 0;
-            slopes[i] = p[i] + growth;
-            a0 += p[i];
-            a1 += growth;
-            a2 += information;
-            b0 += p[i] * g;
-            b1 += growth * g;
-            b2 += information * g;
+        lanes_t sums[6];
+        for (int k = 0; k < 6; k++) sums[k] = splat(0);
+        const long e = b + 1024 < n ? b + 1024 : n, whole = e - (e - b) % LANES;
+        for (long i = b; i < whole; i += LANES)
+            *(lanes_t *)(slopes + i) = add_slopes(*(const lanes_t *)(p + i),
+                                                  *(const lanes_t *)(grad + i), gap, sums);
+        if (whole < e) {
+            lanes_t v = splat(0), g = splat(0);
+            memcpy(&v, p + whole, (e - whole) * sizeof(float));
+            memcpy(&g, grad + whole, (e - whole) * sizeof(float));
+            *(lanes_t *)(slopes + whole) = add_slopes(v, g, gap, sums);
         }
-        t.p += a0, t.growth += a1, t.log += a2 * M_LN2;
-        t.p_grad += b0, t.growth_grad += b1, t.log_grad += b2 * M_LN2;
+        for (int k = 0; k < 6; k++) t[k] += sum_of(sums[k]);
     }
-    return t;
+    return (general_sums_t){t[0], t[1], t[2] * M_LN2, t[3], t[4], t[5] * M_LN2};
 }
 
 /* dz as above for alpha in (1, 2], and the gradient of alpha (Correia et al. 2019, eq. 10). */

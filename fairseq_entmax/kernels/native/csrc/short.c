@@ -3,21 +3,9 @@
  * Newton then needs no reduction across lanes, and one square root and one division serve all of
  * them. Rows are transposed, LANES x LANES, on the way in and out. Wider vectors than the
  * processor's would be shuffled number by number. */
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
 #include "solve.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#else
-#define LANES 8
-#endif
 #define LONGEST 512
-
-typedef float lanes_t __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t mask_t __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask_t){__VA_ARGS__})
 
@@ -73,29 +61,6 @@ static inline __attribute__((always_inline)) void transpose(lanes_t m[LANES]) {
 #undef STAGE
 }
 
-static inline lanes_t splat(float f) { return f - (lanes_t){0}; }
-
-static inline lanes_t pick(mask_t mask, lanes_t yes, lanes_t no) {
-    return (lanes_t)((mask & (mask_t)yes) | (~mask & (mask_t)no));
-}
-
-#ifdef __AVX512F__
-static inline lanes_t larger(lanes_t a, lanes_t b) { return (lanes_t)_mm512_max_ps((__m512)a, (__m512)b); }
-static inline lanes_t roots(lanes_t x) { return (lanes_t)_mm512_sqrt_ps((__m512)x); }
-#elif defined(__AVX2__)
-static inline lanes_t larger(lanes_t a, lanes_t b) {
-    return (lanes_t)_mm256_max_ps((__m256)a, (__m256)b);
-}
-static inline lanes_t roots(lanes_t x) { return (lanes_t)_mm256_sqrt_ps((__m256)x); }
-#else
-static inline lanes_t larger(lanes_t a, lanes_t b) { return pick(a > b, a, b); }
-static inline lanes_t roots(lanes_t x) {
-    lanes_t r;
-    for (int i = 0; i < LANES; i++) r[i] = sqrtf(x[i]);
-    return r;
-}
-#endif
-
 static inline lanes_t above_zero(lanes_t d) { return larger(d, splat(0)); }
 
 static inline int any_lane(mask_t mask) {
@@ -143,10 +108,17 @@ static inline __attribute__((always_inline)) lanes_t lanes_newton(const lanes_t 
     return tau;
 }
 
-/* Rows in lanes, in place: scores -> probabilities; n is a multiple of GROUPS. */
-static inline __attribute__((always_inline)) void lanes_entmax(lanes_t *x, long n, int square) {
-    const float scale = square ? 0.5f : 1.f;
-    lanes_t maxima[GROUPS], largest = splat(-INFINITY), tau = splat(-1);
+/* What a row of each lane is besides its numbers. */
+typedef struct {
+    lanes_t maxima[GROUPS]; /* (alpha - 1)(z - max) of groups */
+    mask_t bad, dead;
+} lane_rows_t;
+
+/* Scores x in place to (alpha - 1)(z - max), with scale = alpha - 1. */
+static inline __attribute__((always_inline)) lane_rows_t lanes_shift(lanes_t *x, long n,
+                                                                     lanes_t scale) {
+    lane_rows_t rows;
+    lanes_t *maxima = rows.maxima, largest = splat(-INFINITY);
     mask_t bad = (mask_t){0};
     for (int g = 0; g < GROUPS; g++) maxima[g] = largest;
     for (long i = 0; i < n; i += GROUPS) {
@@ -157,20 +129,57 @@ static inline __attribute__((always_inline)) void lanes_entmax(lanes_t *x, long 
         }
     }
     for (int g = 0; g < GROUPS; g++) largest = larger(maxima[g], largest);
-    mask_t dead = largest == -INFINITY;
-    bad |= largest == INFINITY;
-    largest = pick(dead, splat(0), largest);
+    rows.dead = largest == -INFINITY;
+    rows.bad = bad | (largest == INFINITY);
+    largest = pick(rows.dead, splat(0), largest);
     for (long i = 0; i < n; i++) x[i] = (x[i] - largest) * scale;
-    if (n >= 4 * GROUPS) { /* the maxima are a subset: their tau is a lower bound */
-        for (int g = 0; g < GROUPS; g++) maxima[g] = (maxima[g] - largest) * scale;
-        tau = lanes_newton(maxima, GROUPS, tau, 4, square) - 4e-7f;
-    }
+    for (int g = 0; g < GROUPS; g++) maxima[g] = (maxima[g] - largest) * scale;
+    return rows;
+}
+
+static inline lanes_t lanes_valid(const lane_rows_t *rows, lanes_t p) {
+    return pick(rows->bad, splat(NAN), (lanes_t)((mask_t)p & ~(rows->dead & ~rows->bad)));
+}
+
+/* Rows in lanes, in place: scores -> probabilities; n is a multiple of GROUPS. */
+static inline __attribute__((always_inline)) void lanes_entmax(lanes_t *x, long n, int square) {
+    const lane_rows_t rows = lanes_shift(x, n, splat(square ? 0.5f : 1.f));
+    lanes_t tau = splat(-1);
+    if (n >= 4 * GROUPS) /* the maxima are a subset: their tau is a lower bound */
+        tau = lanes_newton(rows.maxima, GROUPS, tau, 4, square) - 4e-7f;
     tau = lanes_newton(x, n, larger(tau, splat(-1)), 40, square);
     for (long i = 0; i < n; i++) {
         lanes_t d = above_zero(x[i] - tau);
         if (square) d *= d;
-        x[i] = pick(bad, splat(NAN), (lanes_t)((mask_t)d & ~(dead & ~bad)));
+        x[i] = lanes_valid(&rows, d);
     }
+}
+
+/* s = -tau of each lane on its way from above, by general.h's Newton; gap = alpha - 1. */
+static lanes_t lanes_descend(const lanes_t *x, long n, lanes_t gap, lanes_t s, int steps) {
+    for (int k = 0, polish = 0; k < steps; k++) {
+        powers_t sums = {splat(0), splat(0)};
+        for (long i = 0; i < n; i++) add_powers(&sums, x[i], 1 / s, 1 / gap - 1);
+        const lanes_t above = exp2_minus_1(log2_lanes(s) + gap * log2_lanes(sums.whole));
+        const lanes_t step = above * s * sums.whole / ((1 + above) * sums.less);
+        s -= step;
+        if (polish) break;
+        polish = !any_lane(step > 1e-4f * gap * s);
+    }
+    return s;
+}
+
+/* The same for alpha - 1 = gap in (0, 1], one for each lane. */
+static void lanes_general(lanes_t *x, long n, lanes_t gap) {
+    const lane_rows_t rows = lanes_shift(x, n, gap);
+    lanes_t s = splat(1), sum = splat(0);
+    if (n >= 4 * GROUPS) s = lanes_descend(rows.maxima, GROUPS, gap, s, 4);
+    s = lanes_descend(x, n, gap, s, 40);
+    for (long i = 0; i < n; i++) {
+        x[i] = power_above(x[i], 1 / s, 1 / gap);
+        sum += x[i];
+    }
+    for (long i = 0; i < n; i++) x[i] = lanes_valid(&rows, x[i] / sum);
 }
 
 typedef struct {
@@ -178,41 +187,9 @@ typedef struct {
     const float *z;
     float *p;
     long rows, columns, stride;
-    int square;
+    const double *alpha;
+    long alpha_step; /* 0: one alpha for all rows, 1: one each */
 } short_t;
-
-#if defined(__AVX2__) && !defined(__AVX512F__)
-static const mask_t counting = {0, 1, 2, 3, 4, 5, 6, 7};
-#endif
-
-/* Up to LANES entries of a row, padded with -inf, in a register from the start: what is put
- * together in memory is copied from there word by word. */
-static inline lanes_t load_lanes(const float *from, long width) {
-    if (width == LANES) return *(const lanes_t *)from;
-#ifdef __AVX512F__
-    const __mmask16 inside = (__mmask16)((1 << width) - 1);
-    return (lanes_t)_mm512_mask_loadu_ps((__m512)splat(-INFINITY), inside, from);
-#elif defined(__AVX2__)
-    const __m256i inside = (__m256i)(counting < (int32_t)width);
-    const __m256 v = _mm256_maskload_ps(from, inside);
-    return (lanes_t)_mm256_blendv_ps((__m256)splat(-INFINITY), v, (__m256)inside);
-#else
-    lanes_t v = splat(-INFINITY);
-    memcpy(&v, from, width * sizeof(float));
-    return v;
-#endif
-}
-
-static inline void store_lanes(lanes_t v, float *to, long width) {
-#ifdef __AVX512F__
-    _mm512_mask_storeu_ps(to, (__mmask16)((1 << width) - 1), (__m512)v);
-#elif defined(__AVX2__)
-    if (width == LANES) *(lanes_t *)to = v;
-    else _mm256_maskstore_ps(to, (__m256i)(counting < (int32_t)width), (__m256)v);
-#else
-    memcpy(to, &v, width * sizeof(float));
-#endif
-}
 
 /* A block of up to LANES rows and columns to lanes and back; lanes without a row get the last. */
 static inline void load_block(const float *from, long stride, long rows, long width, lanes_t *x) {
@@ -249,17 +226,26 @@ static void short_body(void *data) {
             float *p = job->p + first * n;
             for (long b = 0; b < n; b += LANES)
                 load_block(z + b, job->stride, rows, at_most(n - b, LANES), x + b);
-            if (job->square) lanes_entmax(x, padded, 1);
-            else lanes_entmax(x, padded, 0);
+            const double alpha = job->alpha[first * job->alpha_step];
+            if (job->alpha_step == 0 && alpha == 1.5) lanes_entmax(x, padded, 1);
+            else if (job->alpha_step == 0 && alpha == 2) lanes_entmax(x, padded, 0);
+            else {
+                lanes_t gap;
+                for (long l = 0; l < LANES; l++)
+                    gap[l] = (float)(job->alpha[at_most(first + l, job->rows - 1) *
+                                                job->alpha_step] - 1);
+                lanes_general(x, padded, gap);
+            }
             for (long b = 0; b < n; b += LANES)
                 store_block(x + b, n, rows, at_most(n - b, LANES), p + b);
         }
 }
 
-/* p (rows, columns) = entmax of float32 z for alpha 1.5 (square) or 2; columns <= 512. */
-int entmax_short_forward(const float *z, long rows, long columns, long stride, long square,
-                         float *p, long threads) {
-    short_t job = {{0, (rows + LANES - 1) / LANES, 16}, z, p, rows, columns, stride, (int)square};
+/* p (rows, columns) = entmax of float32 z, alpha in [1.05, 2]; columns <= 512. */
+int entmax_short_forward(const float *z, long rows, long columns, long stride, const double *alpha,
+                         long alpha_step, float *p, long threads) {
+    short_t job = {{0, (rows + LANES - 1) / LANES, 16}, z, p, rows, columns, stride, alpha,
+                   alpha_step};
     run(short_body, &job, threads);
     return 0;
 }
