@@ -69,6 +69,10 @@ setup(
         "sentencepiece",
     ],
     entry_points={"console_scripts": ["fairseq-entmax = fairseq_entmax.__main__:main"]},
+    package_data={
+        "fairseq_entmax.analysis.page": ["*.html", "*.css"],
+        "fairseq_entmax.analysis.explorer": ["*.js"],
+    },
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
         "docs": ["furo", "myst-parser", "sphinx"],

@@ -10,6 +10,8 @@ import re
 # every build of the kernels
 SLOW = (
     "analysis/test_commands.py",
+    "analysis/test_explorer.py",
+    "analysis/test_report.py",
     "analysis/test_search.py",
     "compat/test_hostile.py",
     "compat/test_old_torch.py",

@@ -13,12 +13,15 @@ from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
 
-from fairseq_entmax.decoding import ExactSearch, make_sparse
+from fairseq_entmax.decoding import Distribution, ExactSearch, distribution_of, make_sparse
 from fairseq_entmax.decoding.everywhere import is_sparse, output_alpha_of
+from fairseq_entmax.decoding.sparse_beam import longest_allowed
 
 from .segmentation import segmenter
 
 Hypotheses = List[Dict[str, Any]]
+_BATCH = 64
+_BUDGET = 2000  # prefixes to continue for one answer
 
 
 class Line(NamedTuple):
@@ -96,11 +99,6 @@ class Opened:
             f"{n} x {name}" if n > 1 else name for name, n in Counter(names).items()
         )
 
-    @property
-    def sparse(self) -> bool:
-        """Whether words have p = 0."""
-        return is_sparse(self.models)
-
     # ---- sentences
 
     def line(self, text: str) -> Line:
@@ -152,8 +150,17 @@ class Opened:
 
     def beam(self, line: Line, beam: int = 5, nbest: int = 0) -> Hypotheses:
         """The hypotheses of beam search by log p, certified; all of the beam where nbest is 0."""
+        return self.beams([line], beam, nbest)[0]
+
+    def beams(self, lines: Sequence[Line], beam: int = 5, nbest: int = 0) -> List[Hypotheses]:
+        """Those of many lines, in their order."""
         generator = make_sparse(self._generator(beam), nbest=nbest, certify=True)
-        return self._search(generator, line)
+        order = sorted(range(len(lines)), key=lambda i: len(lines[i].tokens))
+        found: Dict[int, Hypotheses] = {}
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            found.update(zip(batch, self._search(generator, [lines[i] for i in batch])))
+        return [found[i] for i in range(len(lines))]
 
     def exact(
         self, line: Line, nbest: int = 1, mass: Optional[float] = None, max_expansions: int = 10000
@@ -162,28 +169,39 @@ class Opened:
         generator = ExactSearch(
             self._generator(1), nbest=nbest, mass=mass, max_expansions=max_expansions
         )
-        return self._search(generator, line)
+        return self._search(generator, [line])[0]
+
+    def distribution(
+        self, line: Line, strings: int = 1000, mass: float = 0.99, max_expansions: int = 10000
+    ) -> Distribution:
+        """What is proven of all strings: those that exact search lists until they have ``mass``."""
+        longest = longest_allowed(self._generator(1), self.sample([line]))
+        hypotheses = self.exact(line, strings, mass, max_expansions)
+        return distribution_of(hypotheses, self.target_words, longest)
 
     def _generator(self, beam: int) -> Any:
-        options = Namespace(beam=beam, unnormalized=True, max_len_a=2.0, max_len_b=20)
+        options = Namespace(beam=beam, unnormalized=True, min_len=0, max_len_a=2.0, max_len_b=20)
         return self.task.build_generator(self.models, options)
 
-    def _search(self, generator: Any, line: Line) -> Hypotheses:
-        found: List[Hypotheses] = self.task.inference_step(
-            generator, self.models, self.sample([line])
+    def _search(self, generator: Any, lines: Sequence[Line]) -> List[Hypotheses]:
+        sample = self.sample(lines)
+        found = dict(
+            zip(sample["id"].tolist(), self.task.inference_step(generator, self.models, sample))
         )
-        return found[0]
+        return [found[i] for i in range(len(lines))]
 
-    def answer(self, line: Line, beam: int = 5) -> Tensor:
-        """The tokens of the most probable string that beam search finds, EOS included.
+    def answer(self, line: Line) -> Tensor:
+        """The tokens of the most probable string, EOS included: of sparse models by exact search
+        within a budget, for beam search may miss it; of others the best that a beam of 5 finds.
 
         Raises:
             ValueError: no string has p > 0 within the length limits.
         """
-        best = self.beam(line, beam)[0]
-        if best["score"] == -math.inf:
+        exact = is_sparse(self.models)
+        found = self.exact(line, max_expansions=_BUDGET) if exact else self.beam(line, 5)
+        if found[0]["score"] == -math.inf:
             raise ValueError("the model allows no string for this input within the length limits")
-        tokens: Tensor = best["tokens"].cpu()
+        tokens: Tensor = found[0]["tokens"].cpu()
         return tokens
 
 

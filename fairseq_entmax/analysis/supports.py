@@ -2,6 +2,8 @@
 
 from typing import Dict, Iterable, List, NamedTuple, Sequence
 
+from torch import Tensor
+
 from .attention import attention_weights, chosen
 from .opened import Line, Opened
 from .steps import next_token_probs
@@ -23,11 +25,13 @@ class Position(NamedTuple):
     strings: int
 
 
-def count(opened: Opened, line: Line, beam: int = 5) -> Counts:
-    """The counts along the best string that beam search finds; attention is that of the last
-    cross-attention, over all heads.
+def count(opened: Opened, line: Line, target: Tensor) -> Counts:
+    """The counts along one string; attention is that of the last cross-attention, over all heads.
+
+    Args:
+        target: the tokens of the string and EOS, (tgt_len,).
     """
-    target, sample = opened.answer(line, beam), opened.sample([line])
+    sample = opened.sample([line])
     probs = next_token_probs(opened.models, sample, target)
     (last,) = chosen(attention_weights(opened.models, sample, target))
     attended = (last.head(None) > 0).sum(-1)

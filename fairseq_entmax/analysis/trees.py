@@ -45,6 +45,20 @@ def width(text: str) -> int:
     return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)
 
 
+def percent(share: float) -> str:
+    """A probability as people read it; only 0 and 1 themselves are written as such.
+
+    Example:
+        >>> percent(0.98765), percent(0.00012), percent(0.0), percent(1.0), percent(0.99999)
+        ('98.8%', '0.012%', '0%', '100%', '>99.9%')
+    """
+    if 0 < share < 1e-5:
+        return "<0.001%"
+    if 0.9995 <= share < 1:
+        return ">99.9%"
+    return f"{100 * share:.{3 if share >= 0.01 else 2}g}%"
+
+
 def layout(tree: Dict[str, Any], answer: Sequence[str] = ()) -> List[Branch]:
     """The branches of a tree, parents first.
 

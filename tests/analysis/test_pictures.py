@@ -143,13 +143,14 @@ def test_what_no_font_has_is_said_in_one_line(tmp_path, capsys):
 
 def test_the_answer_and_the_chances_are_written():
     content = texts(svg(picture(tree)))
-    assert any("75%" in t and "ab" in t and "answer" in t for t in content)
-    assert sum("answer" in t for t in content) == 1
+    assert any("75%" in t and "ab" in t and "reference" in t for t in content)
+    assert sum("reference" in t for t in content) == 1
 
 
 def test_steps_name_what_is_left_out():
     content = texts(svg(picture(bars)))
-    assert content.count("1.  3 possible") == 1 and content.count("1 others, 5.0%") == 5
+    assert [t for t in content if "possible" in t][:2] == ["1.  3 possible", "2.  3 possible"]
+    assert content.count("1 others, 5%") == 5
 
 
 @pytest.mark.parametrize("name", ["picture.gif", "picture", "missing/picture.png"])

@@ -15,8 +15,11 @@ COMMANDS: Commands = {
     "tree": (f"{__name__}.tree", "all strings that a model allows for one input"),
     "steps": (f"{__name__}.steps", "the possible next tokens at each step of one output"),
     "support": (f"{__name__}.support", "numbers of possible tokens, in training and by position"),
+    "report": (f"{__name__}.report", "one HTML page about a model"),
+    "explore": (f"{__name__}.explore", "the same alive, in the browser"),
     "sweep": (f"{__name__}.sweep", "figures of scripts/sweep_alpha.py against alpha"),
     "speed": (f"{__name__}.speed", "validations of benchmark.py training-curve against seconds"),
+    "distribution": (f"{__name__}.distribution", "what is proven of all strings: entropy, events"),
     "mapping": (f"{__name__}.mapping", "the entropies and mappings of the paper"),
 }
 
@@ -24,7 +27,7 @@ COMMANDS: Commands = {
 def run(arguments: List[str], commands: Commands, program: str) -> None:
     """Hands over to a command; without one, names them all."""
     if not arguments or arguments[0] not in commands:
-        lines = [f"  {name:10} {what}" for name, (_, what) in commands.items()]
+        lines = [f"  {name:12} {what}" for name, (_, what) in commands.items()]
         asked_for = not arguments or arguments[0] in ("-h", "--help")
         unknown = "" if asked_for else f"unknown command: {arguments[0]}\n"
         usage = f"usage: {program} COMMAND [--help]\n" + "\n".join(lines)

@@ -1,6 +1,7 @@
 """How many tokens are possible and positions attended to: over a training, and over positions."""
 
 import argparse
+import math
 import random
 from pathlib import Path
 from typing import Any, Dict, List
@@ -72,13 +73,13 @@ def draw_lines(opened: Opened, subset: str, n: int, seed: int) -> List[Line]:
 
 def counts_of(opened: Opened, subset: str, n: int, seed: int) -> List[Counts]:
     """The counts on some lines of a subset; those for which nothing is possible are left out."""
-    found = []
-    for line in shared.progress(draw_lines(opened, subset, n, seed), "sentences", n):
-        try:
-            found.append(count(opened, line))
-        except ValueError:  # no string has p > 0
-            continue
-    return found
+    lines = draw_lines(opened, subset, n, seed)
+    found = [(line, answers[0]) for line, answers in zip(lines, opened.beams(lines, nbest=1))]
+    alive = [(line, best) for line, best in found if best["score"] > -math.inf]
+    return [
+        count(opened, line, best["tokens"].cpu())
+        for line, best in shared.progress(alive, "sentences", len(alive))
+    ]
 
 
 def support_picture(curves: Curves, counts: List[Counts], seed: int) -> Picture:
@@ -121,8 +122,14 @@ def _of_counts(counts: List[Counts]) -> List[Panel]:
     beyond = sum(bars.values()) - sum(cut.values())
     title = "steps by possible tokens" + (f"; {beyond:.0f}% have more" if beyond >= 0.5 else "")
     return [
-        Panel(f"along {len(counts)} outputs", "position in the output", "mean number", series),
-        Panel(title, "tokens with p > 0", "steps in %", bars=cut or bars),
+        Panel(
+            f"along {len(counts)} outputs",
+            "position in the output",
+            "mean number",
+            series,
+            whole=True,
+        ),
+        Panel(title, "tokens with p > 0", "steps in %", bars=cut or bars, whole=True),
     ]
 
 

@@ -8,7 +8,7 @@ from fairseq_entmax.analysis.opened import Line, Opened
 from fairseq_entmax.analysis.pictures import Picture
 from fairseq_entmax.analysis.pictures.branches import Grove, trees
 from fairseq_entmax.analysis.segmentation import joined
-from fairseq_entmax.analysis.trees import layout
+from fairseq_entmax.analysis.trees import layout, percent
 from fairseq_entmax.decoding.report import search_tree, strings
 
 from . import shared
@@ -85,7 +85,7 @@ def said(hypotheses: Sequence[Dict[str, Any]]) -> str:
     if certificate.complete:
         return "the only possible string" if n == 1 else f"all {n} possible strings"
     proven = f"the {n} most probable" if certificate.proven >= n else f"{n}"
-    return f"{proven} strings, {certificate.mass:.1%} of the probability"
+    return f"{proven} strings, {percent(certificate.mass)} of the probability"
 
 
 def tree_picture(groves: List[Grove], line: Line) -> Picture:
@@ -95,7 +95,8 @@ def tree_picture(groves: List[Grove], line: Line) -> Picture:
         return trees(groves, theme)
 
     leaves = [b for g in groves for b in g.branches if b.leaf is not None]
-    listed = ", ".join(f"{b.leaf or '(empty)'} {b.mass:.1%}" for b in leaves[:10])
+    leaves.sort(key=lambda b: -b.mass)
+    listed = ", ".join(f"{b.leaf or '(empty)'} {percent(b.mass)}" for b in leaves[:10])
     labels = [text for g in groves for b in g.branches for text in (b.label, b.leaf or "")]
     source = joined(line.symbols)
     text = f"{' '.join(g.title for g in groves)}. {listed}"

@@ -3,11 +3,13 @@
 from typing import Any, List, Sequence
 
 from fairseq_entmax.analysis.steps import Step
-from fairseq_entmax.analysis.trees import END, width
+from fairseq_entmax.analysis.trees import END, percent, width
 
 from .theme import Theme
 
-_BAR, _HEAD = 0.21, 0.5  # inches of a bar, and of what is above the bars of a panel
+# inches: a bar's height and greatest length, what is above the bars of a panel, and beside them
+_BAR, _LENGTH, _HEAD, _BESIDE = 0.21, 0.85, 0.5, 1.35
+_LONGEST = 24  # columns of a label
 
 
 def step_bars(steps: Sequence[Step], theme: Theme, title: str, across: int = 4) -> Any:
@@ -17,25 +19,22 @@ def step_bars(steps: Sequence[Step], theme: Theme, title: str, across: int = 4) 
     across = min(across, len(steps))
     lines = [steps[i : i + across] for i in range(0, len(steps), across)]
     heights = [_HEAD + _BAR * max(map(_bars, line)) for line in lines]
-    label = 0.085 * min(max(width(_shown(t)) for s in steps for t in s.tokens), 24) + 0.2
-    wide = label + 1.35
+    label = 0.085 * min(max(width(_shown(t)) for s in steps for t in s.tokens), _LONGEST) + 0.2
+    wide = label + _BESIDE
     size = (max(across * wide + 0.15, 4.6), sum(heights) + 0.75)
     figure = Figure(figsize=size)
-    top = size[1] - 0.4
-    figure.text(0.15 / size[0], (top + 0.12) / size[1], title, fontsize=10.5, color=theme.ink)
+    axes = figure.add_axes((0, 0, 1, 1))  # in inches; many axes would take long
+    axes.set_xlim(0, size[0])
+    axes.set_ylim(size[1], 0)
+    axes.set_axis_off()
+    axes.text(0.15, 0.28, title, fontsize=10.5, color=theme.ink)
+    top = 0.4
     for y, line in enumerate(lines):
         for x, step in enumerate(line):
-            high = _BAR * _bars(step)
-            box = (x * wide + label, top - _HEAD + 0.1 - high, 0.85, high)
-            axes = figure.add_axes([box[0] / size[0], box[1] / size[1], *_of(box[2:], size)])
-            _panel(axes, step, y * across + x + 1, label, theme)
-        top -= heights[y]
-    _key(figure, size, theme)
+            _panel(axes, (x * wide, top, label), step, y * across + x + 1, theme)
+        top += heights[y]
+    _key(axes, top + 0.15, theme)
     return figure
-
-
-def _of(lengths: Sequence[float], size: Sequence[float]) -> List[float]:
-    return [lengths[0] / size[0], lengths[1] / size[1]]
 
 
 def _bars(step: Step) -> int:
@@ -46,48 +45,49 @@ def _shown(token: str) -> str:
     return "end" if token == END else token
 
 
-def _panel(axes: Any, step: Step, number: int, label: float, theme: Theme) -> None:
-    n = _bars(step)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(n - 0.5, -0.5)
-    axes.set_axis_off()
-    left = -label / 0.85
-    possible = "1 possible" if step.support == 1 else f"{step.support} possible"
-    head = {"fontsize": 8.5, "color": theme.faint}
-    axes.text(left + 0.1, -0.75, f"{number}.  {possible}", **head)
-    axes.plot([0, 0], [-0.5, n - 0.5], color=theme.faint, linewidth=0.6)
-    for y, (token, prob) in enumerate(zip(step.tokens, step.probs)):
-        chosen, gold = token == step.chosen, token == step.gold
-        face = theme.main if chosen else theme.grid
-        axes.barh(y, prob, height=0.68, color=face, edgecolor=theme.faint, linewidth=0.5)
-        text = {"va": "center", "fontsize": 9, "color": theme.ink}
-        weight = "bold" if chosen else "normal"
-        axes.text(-0.08, y, _shown(token), ha="right", fontweight=weight, **text)
-        if gold:
-            at = {"marker": "D", "markersize": 4, "color": theme.mark, "clip_on": False}
-            axes.plot([prob + 0.07], [y], **at)
-        text.update(fontsize=7.5, color=theme.faint)
-        axes.text(prob + (0.15 if gold else 0.05), y, _percent(prob), **text)
+def _panel(axes: Any, place: Sequence[float], step: Step, number: int, theme: Theme) -> None:
+    x, y, label = place
+    possible = f"{number}.  {step.support} possible"
+    axes.text(x + 0.1, y + 0.33, possible, fontsize=8.5, color=theme.faint)
+    left, y = x + label, y + _HEAD - 0.1
+    axes.plot([left, left], [y, y + _BAR * _bars(step)], color=theme.faint, linewidth=0.6)
+    for token, prob in zip(step.tokens, step.probs):
+        _bar(axes, left, y, token, prob, step, theme)
+        y += _BAR
     if step.rest > 0:
-        text = {"va": "center", "fontsize": 7.5, "color": theme.faint}
         others = step.support - sum(p > 0 for p in step.probs)
-        axes.text(0.04, n - 1, f"{others} others, {_percent(step.rest)}", **text)
+        text = f"{others} others, {percent(step.rest)}"
+        at = {"va": "center", "fontsize": 7.5, "color": theme.faint}
+        axes.text(left + 0.04, y + _BAR / 2, text, **at)
 
 
-def _percent(prob: float) -> str:
-    if prob in (0, 1):
-        return f"{100 * prob:.0f}%"
-    return f"{100 * prob:.1f}%" if prob >= 0.001 else "<0.1%"
+def _bar(
+    axes: Any, left: float, y: float, token: str, prob: float, step: Step, theme: Theme
+) -> None:
+    chosen, gold, middle = token == step.chosen, token == step.gold, y + _BAR / 2
+    _box(axes, left, middle, _LENGTH * prob, theme.main if chosen else theme.grid, theme)
+    name = {"fontsize": 9, "color": theme.ink, "fontweight": "bold" if chosen else "normal"}
+    axes.text(left - 0.07, middle, _shown(token), ha="right", va="center", **name)
+    end = left + _LENGTH * prob
+    if gold:
+        axes.plot([end + 0.06], [middle], marker="D", markersize=4, color=theme.mark)
+        end += 0.09
+    at = {"va": "center", "fontsize": 7.5, "color": theme.faint}
+    axes.text(end + 0.05, middle, percent(prob), **at)
 
 
-def _key(figure: Any, size: Sequence[float], theme: Theme) -> None:
-    axes = figure.add_axes([0, 0, 1, 0.4 / size[1]])
-    axes.set_xlim(0, size[0])
-    axes.set_ylim(0, 0.4)
-    axes.set_axis_off()
-    text = {"va": "center", "fontsize": 8.5, "color": theme.faint}
-    for x, color, name in ((0.15, theme.main, "chosen"), (1.1, theme.grid, "possible")):
-        axes.barh(0.2, 0.16, left=x, height=0.12, color=color, edgecolor=theme.faint, linewidth=0.5)
-        axes.text(x + 0.22, 0.2, name, **text)
-    axes.plot([2.23], [0.2], marker="D", markersize=4, color=theme.mark)
-    axes.text(2.36, 0.2, "gold; probability of the next token in %", **text)
+def _box(axes: Any, left: float, middle: float, length: float, color: str, theme: Theme) -> None:
+    from matplotlib.patches import Rectangle
+
+    look = {"facecolor": color, "edgecolor": theme.faint, "linewidth": 0.5}
+    axes.add_patch(Rectangle((left, middle - 0.07), length, 0.14, **look))
+
+
+def _key(axes: Any, y: float, theme: Theme) -> None:
+    text: Any = {"va": "center", "fontsize": 8.5, "color": theme.faint}
+    names: List[Any] = [(0.15, theme.main, "chosen"), (1.1, theme.grid, "possible")]
+    for x, color, name in names:
+        _box(axes, x, y, 0.16, color, theme)
+        axes.text(x + 0.22, y, name, **text)
+    axes.plot([2.23], [y], marker="D", markersize=4, color=theme.mark)
+    axes.text(2.36, y, "gold; probability of the next token in %", **text)

@@ -2,7 +2,7 @@
 
 from typing import Any, List, NamedTuple, Sequence
 
-from fairseq_entmax.analysis.trees import Branch, width
+from fairseq_entmax.analysis.trees import Branch, percent, width
 
 from .theme import Theme
 
@@ -43,8 +43,8 @@ def _leaves(grove: Grove) -> int:
 
 
 def _leaf_text(branch: Branch) -> str:
-    answer = "   \u25c0 answer" if branch.answer else ""
-    return f"{_percent(branch.mass)}   {branch.leaf or '(empty)'}{answer}"
+    answer = "   \u25c0 reference" if branch.answer else ""
+    return f"{percent(branch.mass)}   {branch.leaf or '(empty)'}{answer}"
 
 
 def _width(grove: Grove) -> float:
@@ -54,13 +54,6 @@ def _width(grove: Grove) -> float:
         if branch.leaf is not None
     )
     return max(_COLUMN * (right + 5), _COLUMN * 1.1 * width(grove.title), 3.0)
-
-
-def _percent(share: float) -> str:
-    if share < 1e-5:
-        return "<0.001%"
-    digits = 0 if 0.0995 <= share < 0.995 or share == 1 else 1
-    return f"{100 * share:.2g}%" if share < 0.0995 else f"{100 * share:.{digits}f}%"
 
 
 def _draw(axes: Any, branch: Branch, theme: Theme) -> None:
@@ -78,9 +71,9 @@ def _draw(axes: Any, branch: Branch, theme: Theme) -> None:
     weight = "bold" if branch.answer else "normal"
     above = {"ha": "center", "va": "bottom", "fontsize": 9.5, "color": theme.ink}
     axes.text(middle, branch.row - 0.06, branch.label, fontweight=weight, **above)
-    if branch.leaf is None or branch.prob < 0.9995:
+    if branch.leaf is None or branch.prob < 1 - 1e-6:
         below = {"ha": "center", "va": "top", "fontsize": 7, "color": theme.faint}
-        axes.text(middle, branch.row + 0.13, _percent(branch.prob), **below)
+        axes.text(middle, branch.row + 0.13, percent(branch.prob), **below)
     if branch.leaf is not None:
         axes.plot([branch.end], [branch.row], marker="o", markersize=3.5, color=color)
         at = {"va": "center", "fontsize": 9.5, "color": theme.ink, "fontweight": weight}

@@ -61,19 +61,22 @@ def write(picture: Picture, path: Path, dark: bool = False) -> None:
         part.write_bytes(content)
 
 
-def svg(picture: Picture, dark: bool = False) -> str:
-    """SVG that follows the reader's light or dark setting, or is always dark."""
+def svg(picture: Picture, dark: bool = False, in_page: bool = False) -> str:
+    """SVG that follows the reader's light or dark setting, or is always dark.
+
+    Args:
+        in_page: to stand in HTML, which has :func:`style_sheet` itself.
+    """
     text = _drawn(picture, dark, "svg").decode()
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # pages hold several pictures
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    named = f"<title>{escape(picture.title)}</title>\n <desc>{escape(_note(picture))}</desc>\n "
-    style = "" if dark else f"<style>{_style_sheet()}</style>\n "
-    opened = re.sub(r"(<svg [^>]*>)", r"\1" + "\n ", text, count=1)
-    head, tag, body = opened.partition(">\n ")
+    head, _, rest = text.partition("<svg ")
+    attributes, _, body = rest.partition(">")
     label = escape(picture.title, quote=True)
-    start = head.rfind("<svg ")
-    head = f'{head[:start]}<svg role="img" aria-label="{label}" {head[start + 5 :]}'
-    return f"{head}{tag}{named}{style}{body}"
+    named = f"<title>{escape(picture.title)}</title><desc>{escape(_note(picture))}</desc>"
+    style = "" if dark or in_page else f"<style>{style_sheet()}</style>"
+    opened = f'<svg role="img" aria-label="{label}" {attributes}>{named}{style}'
+    return ("" if in_page else head) + opened + body
 
 
 def _drawn(picture: Picture, dark: bool, kind: str) -> bytes:
@@ -81,7 +84,7 @@ def _drawn(picture: Picture, dark: bool, kind: str) -> bytes:
         families, missing = fonts.families_for([picture.title, *picture.labels])
     if missing:
         print(missing_line(missing), file=sys.stderr)
-    with theme.settings(families), warnings.catch_warnings():
+    with theme.settings(families, picture.title), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # said above
         figure = picture.draw(DARK if dark else LIGHT)
         figure.set_facecolor((DARK if dark else LIGHT).ground)
@@ -112,7 +115,7 @@ def _metadata(picture: Picture, kind: str) -> Dict[str, Any]:
     return {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
-def _style_sheet() -> str:
+def style_sheet() -> str:
     """The dark colours for the light ones, wherever matplotlib has written one into a style."""
     pairs = zip((*LIGHT[:4], *LIGHT.series), (*DARK[:4], *DARK.series))
     rules = [

@@ -1,6 +1,7 @@
 """Fonts of this system for text in any script."""
 
-from typing import Iterable, List, Set, Tuple
+from functools import lru_cache
+from typing import FrozenSet, Iterable, List, Set, Tuple
 
 BASE = "DejaVu Sans"  # comes with matplotlib
 # what a reader of SVG is to fall back to
@@ -29,6 +30,7 @@ def _invisible(character: str) -> bool:
     return 0x200B <= code <= 0x200F or 0xFE00 <= code <= 0xFE0F or 0xE0000 <= code <= 0xE01EF
 
 
+@lru_cache(maxsize=None)
 def _path_of(family: str) -> str:
     from matplotlib import font_manager
 
@@ -50,12 +52,13 @@ def _others() -> List[Tuple[str, str]]:
     return [(font.name, font.fname) for font in fonts]
 
 
-def _characters(path: str) -> Set[str]:
+@lru_cache(maxsize=None)
+def _characters(path: str) -> FrozenSet[str]:
     """What a font can draw; nothing where matplotlib cannot use it (colour bitmaps)."""
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(path)
-        return set(map(chr, font.get_charmap())) if font.scalable else set()
+        return frozenset(map(chr, font.get_charmap()) if font.scalable else ())
     except (RuntimeError, OSError):
-        return set()
+        return frozenset()

@@ -20,6 +20,7 @@ class Panel(NamedTuple):
     Attributes:
         markers: draw a point for each value.
         log: the y-axis is logarithmic.
+        whole: x has whole numbers only.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Panel(NamedTuple):
     bars: Dict[float, float] = {}
     markers: bool = True
     log: bool = False
+    whole: bool = False
 
 
 def panels(given: Sequence[Panel], theme: Theme, across: int = 2) -> Any:
@@ -52,8 +54,8 @@ def panels(given: Sequence[Panel], theme: Theme, across: int = 2) -> Any:
         if panel.bars:
             edge = {"edgecolor": theme.faint, "linewidth": 0.5}
             axes.bar(list(panel.bars), list(panel.bars.values()), color=theme.main, **edge)
-            axes.xaxis.get_major_locator().set_params(integer=True)
         _curves(axes, panel, theme)
+        axes.xaxis.get_major_locator().set_params(integer=panel.whole)
         color_axes(axes, theme)
     _legends(figure, theme)
     return figure

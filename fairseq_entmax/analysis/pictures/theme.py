@@ -48,7 +48,7 @@ DARK = Theme(
 
 
 @contextmanager
-def settings(families: List[str]) -> Iterator[None]:
+def settings(families: List[str], salt: str = "") -> Iterator[None]:
     """matplotlib's settings while a picture is drawn and written.
 
     Raises:
@@ -73,7 +73,7 @@ def settings(families: List[str]) -> Iterator[None]:
         "lines.markersize": 4,
         "legend.frameon": False,
         "svg.fonttype": "none",  # text stays text: shaped, searched and read aloud by the reader
-        "svg.hashsalt": "fairseq_entmax",
+        "svg.hashsalt": f"fairseq_entmax {salt}",  # pages hold several, with names of their own
         "pdf.fonttype": 42,
     }
     with matplotlib.rc_context():
