@@ -42,7 +42,9 @@ def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
         return _forward(z, alpha, logarithm=False)
     probs = torch.empty_like(z, memory_format=torch.contiguous_format)
     alpha, step = _exponents(alpha)
-    call("entmax_short_forward", *_rows(z), pointer(alpha), step, pointer(probs), threads(z.numel()))
+    call(
+        "entmax_short_forward", *_rows(z), pointer(alpha), step, pointer(probs), threads(z.numel())
+    )
     return probs
 
 
