@@ -20,7 +20,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     BUILDS["avx2"] = ["-mavx2", "-mfma"]
     BUILDS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 SOURCES = ("rows", "output_layer", "short", "next_tokens")
-HEADERS = ("common", "power", "solve", "loss", "candidates")
+HEADERS = ("common", "lanes", "power", "general", "solve", "loss", "candidates")
 # no fast-math: NaN and -inf have their meaning
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-Wno-psabi"]
 

@@ -1,7 +1,7 @@
 r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
-    python scripts/benchmark.py output-layer loss mapping attention-rows next-token train decode \
-        [--json FILE] [--quick] [--data MULTI30K]
+    python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha \
+        next-token train decode [--json FILE] [--quick] [--data MULTI30K]
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
 turns in one process; what is printed is the median of ours over the median of the peer, in CPU
@@ -26,6 +26,7 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "loss": rows.loss,
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
+    "learned-alpha": rows.learned_alpha,
     "training-curve": training_curve.training_curve,
     "exact-search": exact_search.exact_search,
     "beam-search": exact_search.beam_search,

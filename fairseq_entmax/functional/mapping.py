@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fairseq_entmax.kernels import plain
-from fairseq_entmax.kernels.choose import choose
+from fairseq_entmax.kernels.choose import choose, choose_alpha
 from fairseq_entmax.kernels.contract import NEAR_ONE
 from fairseq_entmax.kernels.plain.solver import (
     probs_from_edge,
@@ -203,6 +203,11 @@ class _Entmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:
         probs, alpha = ctx.saved_tensors
         grad_z = grad_alpha = None
+        by_alpha = choose_alpha(probs, grad) if ctx.needs_input_grad[1] else None
+        if by_alpha is not None and not torch.is_grad_enabled():
+            both = by_alpha.entmax_backward_by_alpha(probs, grad, alpha)
+            if both is not None:
+                return (*both, None)
         if ctx.needs_input_grad[0]:
             # a second derivative needs operations that have a graph of their own
             kernels = plain if torch.is_grad_enabled() else choose(probs, grad)

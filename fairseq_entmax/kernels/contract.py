@@ -6,7 +6,7 @@ lie on its device. A row is *dead* when all its scores are -inf (its probabiliti
 *broken* when it holds a NaN or +inf (its probabilities are NaN, as softmax's would be).
 """
 
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol, Tuple
 
 import torch
 from torch import Tensor
@@ -103,6 +103,15 @@ class SparseRows(NamedTuple):
     start: Tensor  # int64
     column: Tensor  # int32
     value: Tensor
+
+
+class AlphaKernels(RowKernels, Protocol):
+    """A back end that also differentiates by the alpha of each row, in the same pass."""
+
+    def entmax_backward_by_alpha(
+        self, probs: Tensor, grad: Tensor, alpha: Tensor
+    ) -> Optional[Tuple[Tensor, Tensor]]:
+        """The gradients of the scores and of alpha (N, 1); None for what it leaves to others."""
 
 
 class Screen(Protocol):

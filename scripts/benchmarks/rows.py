@@ -44,6 +44,33 @@ def attention_cases(quick: bool) -> Iterator[Case]:
             yield from _mapping("attention-rows", f"65536x{v} {kind}", z)
 
 
+def learned_alpha(quick: bool, runs: int) -> Iterator[Row]:
+    return run_all(learned_cases(quick), runs)
+
+
+def learned_cases(quick: bool) -> Iterator[Case]:
+    """Forward and backward, also to alpha, of rows with an alpha of their own."""
+    for n, v in ((16384, 64),) if quick else ((16384, 30), (16384, 64), (2048, 512)):
+        z, grad = trained_like(n, v, SCORES["N(0,1)"]), trained_like(n, v, 1.0)
+        alpha = torch.linspace(1.1, 1.9, n).unsqueeze(1).requires_grad_()
+        ours, theirs = z.clone().requires_grad_(), z.clone().requires_grad_()
+
+        def sparse(z: Tensor = ours, alpha: Tensor = alpha, grad: Tensor = grad) -> None:
+            z.grad = alpha.grad = None
+            entmax(z, alpha).backward(grad)
+
+        def softmax(z: Tensor = theirs, grad: Tensor = grad) -> None:
+            z.grad = None
+            torch.softmax(z, -1).backward(grad)
+
+        def gate(z: Tensor = z, alpha: Tensor = alpha, grad: Tensor = grad) -> float:
+            few = alpha[::1024].detach()
+            rows = [reference.entmax(row, float(a)) for row, a in zip(z[::1024], few)]
+            return relative_error(entmax(z[::1024], few), torch.stack(rows))
+
+        yield Case("learned-alpha", f"{n}x{v} N(0,1)", "torch.softmax", sparse, softmax, gate, 2e-6)
+
+
 def _mapping(bench: str, name: str, z: Tensor) -> Iterator[Case]:
     def gate() -> float:
         few = z[:64]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import reference
+from fairseq_entmax.functional import entmax, reference
 from fairseq_entmax.kernels import native, plain
 from fairseq_entmax.kernels.native import library
 from tests.kernels.builds import BROKEN, assert_rows_close, rows_of_every_kind, target_of, use
@@ -239,3 +239,20 @@ def test_next_tokens_when_the_weights_are_broken(kernels):
     weight[20, 0] = math.inf
     found = kernels.next_token_layer(weight, None, 1.5, 1.0).next_tokens(torch.eye(50)[1:3], 2, 3)
     assert found.tokens.shape == (2, 5)
+
+
+@pytest.mark.parametrize("n", [1, 30, 64, 513, 2000])
+def test_gradient_of_an_alpha_for_each_row(kernels, n):
+    if kernels is plain:
+        pytest.skip("plain torch leaves it to operations with a graph")
+    generator = torch.Generator().manual_seed(2)
+    z, grad = torch.randn(2, 19, n, generator=generator)
+    alpha = torch.linspace(1.06, 2, 19, dtype=torch.float64).unsqueeze(1)
+    probs = kernels.entmax(z, alpha, None)
+    by_scores, by_alpha = kernels.entmax_backward_by_alpha(probs, grad, alpha)
+    wide, exponents = z.double().requires_grad_(), alpha.clone().requires_grad_()
+    entmax(wide, exponents).backward(grad.double())  # float64: finite differences hold it right
+    assert_close(by_scores.double(), wide.grad, atol=3e-6, rtol=1e-5)
+    assert_close(by_alpha, exponents.grad, atol=2e-5, rtol=2e-5)
+    steep = torch.full_like(alpha, 2.5)
+    assert kernels.entmax_backward_by_alpha(probs, grad, steep) is None

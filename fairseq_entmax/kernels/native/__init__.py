@@ -2,12 +2,21 @@
 
 from .next_tokens import next_token_layer
 from .output_layer import grad_features, grad_weight, pack
-from .rows import entmax, entmax_backward, log_entmax, loss_backward, solve_loss, takes
+from .rows import (
+    entmax,
+    entmax_backward,
+    entmax_backward_by_alpha,
+    log_entmax,
+    loss_backward,
+    solve_loss,
+    takes,
+)
 from .screening import screen
 
 __all__ = [
     "entmax",
     "entmax_backward",
+    "entmax_backward_by_alpha",
     "grad_features",
     "grad_weight",
     "log_entmax",

@@ -11,6 +11,7 @@ from .library import LossFields, call, library, pointer, threads
 
 _TYPES: Dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SHORT_ROW = 512
+_FROM_FLOAT = 1.05  # alpha from which on float32 does for short rows and the gradient by alpha
 
 
 def takes(z: Tensor) -> bool:
@@ -36,11 +37,20 @@ def _exponents(alpha: Tensor) -> Tuple[Tensor, int]:
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.entmax`."""
     z = _unit_stride(z)
-    if closed is None or z.shape[1] > _SHORT_ROW or z.dtype != torch.float32:
+    short = z.shape[1] <= _SHORT_ROW and z.dtype == torch.float32
+    if not short or (closed is None and not _float_is_enough(alpha)):
         return _forward(z, alpha, logarithm=False)
     probs = torch.empty_like(z, memory_format=torch.contiguous_format)
-    call("entmax_short_forward", *_rows(z), closed == 1.5, pointer(probs), threads(z.numel()))
+    alpha, step = _exponents(alpha)
+    call(
+        "entmax_short_forward", *_rows(z), pointer(alpha), step, pointer(probs), threads(z.numel())
+    )
     return probs
+
+
+def _float_is_enough(alpha: Tensor) -> bool:
+    """Whether errors of float32, divided by alpha - 1, are small; alpha may be (N, 1)."""
+    return bool(_FROM_FLOAT <= alpha.min() <= alpha.max() <= 2)
 
 
 def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
@@ -58,13 +68,27 @@ def _forward(z: Tensor, alpha: Tensor, logarithm: bool) -> Tensor:
 
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.entmax_backward`."""
+    return _backward(probs, grad, alpha, None)
+
+
+def entmax_backward_by_alpha(
+    probs: Tensor, grad: Tensor, alpha: Tensor
+) -> Optional[Tuple[Tensor, Tensor]]:
+    """As :meth:`.AlphaKernels.entmax_backward_by_alpha`."""
+    if probs.dtype != torch.float32 or not _float_is_enough(alpha):
+        return None
+    by_alpha = alpha.new_empty(len(probs), 1)
+    return _backward(probs, grad, alpha, by_alpha), by_alpha
+
+
+def _backward(probs: Tensor, grad: Tensor, alpha: Tensor, by_alpha: Optional[Tensor]) -> Tensor:
     probs, grad = probs.contiguous(), grad.to(probs.dtype).contiguous()
     alpha, step = _exponents(alpha)
     out = torch.empty_like(probs)
     shape = (probs.shape[0], probs.shape[1], _TYPES[probs.dtype])
-    exponents = (pointer(alpha), step)
-    pointers = (pointer(probs), pointer(grad))
-    call("entmax_backward", *pointers, *shape, *exponents, pointer(out), threads(out.numel()))
+    arguments = (*map(pointer, (probs, grad)), *shape, pointer(alpha), step)
+    results = map(pointer, (out, by_alpha))
+    call("entmax_backward", *arguments, *results, threads(out.numel()))
     return out
 
 

@@ -29,8 +29,8 @@ typedef int32_t sums_t __attribute__((vector_size(16)));
 #define ADD_PAIRS(sum, a, b) ((sum) + LOW(a) * LOW(b) + ((a) >> 16) * ((b) >> 16))
 #endif
 
-#define LANES ((long)(sizeof(sums_t) / sizeof(int32_t)))
-#define PANEL (2 * LANES) /* columns whose weights lie side by side */
+#define SUMS ((long)(sizeof(sums_t) / sizeof(int32_t)))
+#define PANEL (2 * SUMS) /* columns whose weights lie side by side */
 #define TILE_ROWS 4       /* by PANEL: sums that stay in registers */
 #define UNIT 32000.f      /* norm of the longest rounded row: no sum of products leaves 32 bits */
 

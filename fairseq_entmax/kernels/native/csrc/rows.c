@@ -90,6 +90,7 @@ typedef struct {
     rows_t rows;
     const void *p, *grad;
     void *out;
+    double *by_alpha;
     atomic_int failed;
 } backward_t;
 
@@ -112,6 +113,56 @@ static void jacobian_closed(const float *p, const float *grad, long n, double al
     }
     float mean = total > 0 || total != total ? (float)(dot / total) : 0;
     for (long i = 0; i < n; i++) out[i] = slopes[i] * (grad[i] - mean);
+}
+
+/* What the gradient of alpha in (1, 2] sums over the support: p, p G, p ln p, and each times grad,
+ * with s = p (1 + G). */
+typedef struct {
+    double p, growth, log, p_grad, growth_grad, log_grad;
+} general_sums_t;
+
+/* One vector of it; entries with p = 0 add nothing, NaN stays. */
+static inline lanes_t add_slopes(lanes_t p, lanes_t g, float gap, lanes_t sums[6]) {
+    const mask_t inside = p != 0;
+    const lanes_t log = log2_lanes(pick(inside, p, splat(1)));
+    const lanes_t growth = p * exp2_minus_1(-gap * log), information = p * log;
+    sums[0] += p, sums[1] += growth, sums[2] += information;
+    sums[3] += p * g, sums[4] += growth * g, sums[5] += information * g;
+    return p + growth;
+}
+
+static general_sums_t general_slopes(const float *p, const float *grad, long n, float gap,
+                                     float *slopes) {
+    double t[6] = {0};
+    for (long b = 0; b < n; b += 1024) {
+        lanes_t sums[6];
+        for (int k = 0; k < 6; k++) sums[k] = splat(0);
+        const long e = b + 1024 < n ? b + 1024 : n, whole = e - (e - b) % LANES;
+        for (long i = b; i < whole; i += LANES)
+            *(lanes_t *)(slopes + i) = add_slopes(*(const lanes_t *)(p + i),
+                                                  *(const lanes_t *)(grad + i), gap, sums);
+        if (whole < e) {
+            lanes_t v = splat(0), g = splat(0);
+            memcpy(&v, p + whole, (e - whole) * sizeof(float));
+            memcpy(&g, grad + whole, (e - whole) * sizeof(float));
+            *(lanes_t *)(slopes + whole) = add_slopes(v, g, gap, sums);
+        }
+        for (int k = 0; k < 6; k++) t[k] += sum_of(sums[k]);
+    }
+    return (general_sums_t){t[0], t[1], t[2] * M_LN2, t[3], t[4], t[5] * M_LN2};
+}
+
+/* dz as above for alpha in (1, 2], and the gradient of alpha (Correia et al. 2019, eq. 10). */
+static double jacobian_float(const float *p, const float *grad, long n, double alpha, float *slopes,
+                             float *out) {
+    const double gap = alpha - 1;
+    const general_sums_t t = general_slopes(p, grad, n, (float)gap, slopes);
+    const double slope = t.p + t.growth;
+    const float mean = slope == 0 ? 0 : (float)((t.p_grad + t.growth_grad) / slope);
+    for (long i = 0; i < n; i++) out[i] = slopes[i] * (grad[i] - mean);
+    const double m = t.p == 0 ? 0 : t.growth / t.p;
+    const double p_minus_s = (m * t.p_grad - t.growth_grad) / (1 + m);
+    return p_minus_s / (gap * gap) - (t.log_grad - (t.p_grad - p_minus_s) * t.log) / gap;
 }
 
 /* The same for any alpha, in double: above 2, s spans many magnitudes. Gradients are taken relative
@@ -137,8 +188,11 @@ static void jacobian_general(const float *p, const float *grad, long n, double a
 }
 
 static void jacobian_product(const float *p, const float *grad, long n, double alpha,
-                             scratch_t *s, float *out) {
-    if (alpha == 1.5 || alpha == 2) jacobian_closed(p, grad, n, alpha, s->maxima, out);
+                             scratch_t *s, float *out, double *by_alpha) {
+    if (by_alpha) *by_alpha = jacobian_float(p, grad, n, alpha, s->maxima, out);
+    else if (alpha < 2 && alpha > 1.02 && alpha != 1.5)
+        jacobian_float(p, grad, n, alpha, s->maxima, out);
+    else if (alpha == 1.5 || alpha == 2) jacobian_closed(p, grad, n, alpha, s->maxima, out);
     else jacobian_general(p, grad, n, alpha, s->wide, out);
 }
 
@@ -161,17 +215,17 @@ static long support_of(const float *p, long n, long limit, int32_t *index) {
 }
 
 static void backward_row(const float *p, const float *grad, long n, double alpha, scratch_t *s,
-                         float *out) {
+                         float *out, double *by_alpha) {
     long kept = n > 4 * GROUP ? support_of(p, n, n / 8, s->index) : -1;
     if (kept < 0) {
-        jacobian_product(p, grad, n, alpha, s, out);
+        jacobian_product(p, grad, n, alpha, s, out, by_alpha);
         return;
     }
     for (long i = 0; i < kept; i++) {
         s->x[i] = p[s->index[i]];
         s->p[i] = grad[s->index[i]];
     }
-    jacobian_product(s->x, s->p, kept, alpha, s, s->x);
+    jacobian_product(s->x, s->p, kept, alpha, s, s->x, by_alpha);
     memset(out, 0, n * sizeof(float));
     for (long i = 0; i < kept; i++) out[s->index[i]] = s->x[i];
 }
@@ -195,17 +249,21 @@ static void backward_body(void *data) {
             const float *p = load_row(job->p, row * n, n, job->rows.type, s.row);
             const float *grad = load_row(job->grad, row * n, n, job->rows.type, second.row);
             float *out = job->rows.type == F32 ? (float *)job->out + row * n : s.out;
-            backward_row(p, grad, n, job->rows.alpha[row * job->rows.alpha_step], &s, out);
+            backward_row(p, grad, n, job->rows.alpha[row * job->rows.alpha_step], &s, out,
+                         job->by_alpha ? job->by_alpha + row : NULL);
             store_row(job->out, row * n, n, job->rows.type, out);
         }
     scratch_free(&s);
     scratch_free(&second);
 }
 
-/* dz (rows, columns) from the probabilities and their gradient. */
+/* dz (rows, columns) from the probabilities and their gradient, and unless NULL that of each row's
+ * alpha, where all of them lie in (1.02, 2]. */
 int entmax_backward(const void *p, const void *grad, long rows, long columns, long type,
-                    const double *alpha, long alpha_step, void *out, long threads) {
-    backward_t job = {rows_new(rows, columns, columns, type, alpha, alpha_step), p, grad, out, 0};
+                    const double *alpha, long alpha_step, void *out, double *by_alpha,
+                    long threads) {
+    backward_t job = {rows_new(rows, columns, columns, type, alpha, alpha_step), p, grad, out,
+                      by_alpha, 0};
     run(backward_body, &job, threads);
     return job.failed ? NO_MEMORY : 0;
 }
@@ -277,8 +335,8 @@ static void probs_again(const float *z, long n, double alpha, float largest, dou
         }
         return;
     }
-    double sum = write_general(z, n, largest, tau, alpha, s);
-    for (long i = 0; i < n; i++) out[i] = (float)(s->wide[i] / sum);
+    write_probs_of(z, n, largest, tau, alpha, s);
+    memcpy(out, s->p, n * sizeof(float));
 }
 
 static void dense_body(void *data) {

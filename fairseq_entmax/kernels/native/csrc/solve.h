@@ -3,7 +3,7 @@
 #define FAIRSEQ_ENTMAX_SOLVE_H
 
 #include "common.h"
-#include "power.h"
+#include "general.h"
 
 /* Scratch memory of one thread, for rows of up to `capacity` entries. */
 typedef struct {
@@ -87,35 +87,6 @@ static inline double newton2(const float *x, long n, double tau) {
         s1 += d > 0 ? d : 0;
     }
     return tau + (s1 - 1) / s0;
-}
-
-/* sum d^q and sum d^(q-1) over d = scale * z - tau > 0, in double. */
-static inline void powers(const double *x, long n, double tau, double q, double *total,
-                          double *slope) {
-    double s0 = 0, s1 = 0;
-#pragma omp simd reduction(+ : s0, s1)
-    for (long i = 0; i < n; i++) {
-        double d = x[i] - tau;
-        int inside = d > 0;
-        d = inside ? d : 1;
-        double w = power_of(d, q - 1);
-        w = inside ? w : 0;
-        s0 += w * d;
-        s1 += w;
-    }
-    *total = s0;
-    *slope = s1;
-}
-
-static inline double newton_general(const double *x, long n, double tau, double q) {
-    double total, slope;
-    for (int k = 0; k < 60; k++) {
-        powers(x, n, tau, q, &total, &slope);
-        double norm = pow(total, 1 / q), step = (norm - 1) / norm * total / slope;
-        tau += step;
-        if (!(q * step > -1e-9 * tau)) break;
-    }
-    return tau;
 }
 
 static int descending(const void *a, const void *b) {
@@ -203,20 +174,18 @@ static inline void write2(const float *x, long n, float tau, float *p) {
     }
 }
 
-/* The scores z to s->wide = [(alpha - 1)(z - max) - tau]_+^q; returns their sum. z may be s->x. */
-static inline double write_general(const float *z, long n, float largest, double tau, double alpha,
-                                   scratch_t *s) {
-    double sum = 0, q = 1 / (alpha - 1);
-    for (long i = 0; i < n; i++) s->wide[i] = z[i];
-    if (alpha > 2) return write_from_edge(s->wide, n, alpha, (double *)s->x); /* x, p in one */
-#pragma omp simd reduction(+ : sum)
-    for (long i = 0; i < n; i++) {
-        double d = (s->wide[i] - (double)largest) * (alpha - 1) - tau, inside = d > 0 ? d : 1;
-        double w = power_of(inside, q);
-        s->wide[i] = d > 0 ? w : 0;
-        sum += s->wide[i];
+/* The scores z to s->p where there is no closed form; tau is read up to alpha = 2. z may be s->x. */
+static inline void write_probs_of(const float *z, long n, float largest, double tau, double alpha,
+                                  scratch_t *s) {
+    if (alpha <= 2) {
+        const float gap = (float)(alpha - 1);
+        for (long i = 0; i < n; i++) s->x[i] = (z[i] - largest) * gap;
+        write_general(s->x, n, tau, 1 / (alpha - 1), s->p);
+        return;
     }
-    return sum;
+    for (long i = 0; i < n; i++) s->wide[i] = z[i];
+    const double sum = write_from_edge(s->wide, n, alpha, (double *)s->x); /* x, p in one */
+    for (long i = 0; i < n; i++) s->p[i] = (float)(s->wide[i] / sum);
 }
 
 /* Solve the n candidates z (scores) into s->p. `bound` lies below tau; z may be s->x. Returns tau,
@@ -232,12 +201,14 @@ static inline double solve_candidates(const float *z, long n, float largest, dou
         return tau;
     }
     double tau = -1;
-    if (alpha <= 2) {
-        for (long i = 0; i < n; i++) s->wide[i] = ((double)z[i] - (double)largest) * (alpha - 1);
-        tau = newton_general(s->wide, n, bound, 1 / (alpha - 1));
+    if (alpha > 2) {
+        write_probs_of(z, n, largest, tau, alpha, s);
+        return tau;
     }
-    double sum = write_general(z, n, largest, tau, alpha, s);
-    for (long i = 0; i < n; i++) s->p[i] = (float)(s->wide[i] / sum);
+    const float gap = (float)(alpha - 1);
+    for (long i = 0; i < n; i++) s->x[i] = (z[i] - largest) * gap;
+    tau = newton_general(s->x, n, bound, 1 / (alpha - 1));
+    write_general(s->x, n, tau, 1 / (alpha - 1), s->p);
     return tau;
 }
 
@@ -282,11 +253,8 @@ static inline double certified_bound(const float *maxima, long n, float largest,
     double tau;
     if (alpha == 1.5) tau = newton15(s->x, kept, -1);
     else if (alpha >= 2) tau = newton2(s->x, kept, -1); /* d^q >= d on [0, 1] for q <= 1 */
-    else {
-        for (long i = 0; i < kept; i++) s->wide[i] = s->x[i];
-        tau = newton_general(s->wide, kept, -1, 1 / (alpha - 1));
-    }
-    tau -= 4e-7;
+    else tau = newton_general(s->x, kept, -1, 1 / (alpha - 1));
+    tau -= 1e-6 * (alpha - 1) + 4e-7;
     return tau > -1 ? tau : -1;
 }
 
