@@ -29,7 +29,7 @@ BELOW = {
 }
 EVERYTHING = set(BELOW)
 WITHOUT_FAIRSEQ = {"kernels", "functional"}
-BACK_ENDS = {"plain", "native", "triton"}
+BACK_ENDS = {"plain", "device", "native", "triton"}
 
 MAX_FILE_LINES = 300
 MAX_KERNEL_LINES = 500
