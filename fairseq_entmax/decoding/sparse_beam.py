@@ -133,10 +133,10 @@ class SparseSearch(nn.Module):
         """
         alive = scores > -math.inf
         ended = ~(alive & (tokens != self.eos)).any(1, keepdim=True)
-        if not bool(ended.any()):
+        if scores.device.type == "cpu" and not bool(ended.any()):  # elsewhere the look would wait
             return scores, tokens, beams
         order = scores.argsort(dim=1, descending=True, stable=True)
-        order = torch.where(ended, order, torch.arange(order.size(1)).to(order))
+        order = torch.where(ended, order, torch.arange(order.size(1), device=order.device))
         scores, tokens, beams = (x.gather(1, order) for x in (scores, tokens, beams))
         dead = ended & (scores == -math.inf)
         best = history[:, :, -1].argmax(1, keepdim=True) if history.size(2) else beams[:, :1] * 0
@@ -157,21 +157,33 @@ class SparseSearch(nn.Module):
         return new_scores.masked_fill(dead, DEAD), tokens, beams
 
 
-def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
-    """The hypotheses of one sentence that have p > 0, or one truncated one with score -inf."""
-    real = [h for h in hypotheses if not _is_dead(h) and h["score"] > -math.inf]
+def real_hypotheses(sentences: List[List[Hypothesis]]) -> List[List[Hypothesis]]:
+    """Of each sentence the hypotheses that have p > 0, or one truncated one with score -inf.
+
+    The numbers of a whole batch are read at once, for every look waits for a device.
+    """
+    everything = [h for hypotheses in sentences for h in hypotheses]
+    if not everything:
+        return sentences
+    scores = torch.stack([h["score"] for h in everything])
+    worst = torch.stack([h["positional_scores"].min() for h in everything])
+    numbers = iter(torch.stack([scores, worst.to(scores)], 1).tolist())
+    return [_real(hypotheses, [next(numbers) for _ in hypotheses]) for hypotheses in sentences]
+
+
+def _real(hypotheses: List[Hypothesis], numbers: List[List[float]]) -> List[Hypothesis]:
+    """``numbers``: the score of each, and the least of its positional scores."""
+    living = [worst > DEAD / 2 for _, worst in numbers]  # no NaN either
+    scores = [score for score, _ in numbers]
+    real = [h for h, lives, score in zip(hypotheses, living, scores) if lives and score > -math.inf]
     if real:
         return real
     truncated = dict(hypotheses[0])
     truncated["score"] = torch.full_like(truncated["score"], -math.inf)
-    if _is_dead(truncated):
+    if not living[0]:
         positional = truncated["positional_scores"]
         truncated["positional_scores"] = positional.masked_fill(positional < DEAD / 2, -math.inf)
     return [truncated]
-
-
-def _is_dead(hypothesis: Hypothesis) -> bool:
-    return not float(hypothesis["positional_scores"].min()) > DEAD / 2  # also NaN and -inf
 
 
 def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
@@ -200,7 +212,7 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
         """fairseq's ``generate`` without the hypotheses that have probability zero."""
         search.open_batch(_ledger(generator, sample, nbest, certify) if keep_books else None)
         # alignment counts on exactly `beam` hypotheses: the dead may go only now
-        found = [real_hypotheses(h) for h in generate(models, sample, **kwargs)]
+        found = real_hypotheses(generate(models, sample, **kwargs))
         if kwargs.get("prefix_tokens") is not None:
             found = [_distinct(hypotheses) for hypotheses in found]
         if certify:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_entmax.kernels import device
 from fairseq_entmax.kernels.choose import choose
-from fairseq_entmax.kernels.contract import NEAR_ONE, SolvedRows, has_storage
+from fairseq_entmax.kernels.contract import SolvedRows, has_storage
 from fairseq_entmax.kernels.plain.rows import row_chunks
 
 from .alpha_gradients import entropy_by_alpha

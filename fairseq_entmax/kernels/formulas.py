@@ -27,7 +27,8 @@ def slopes(p: Tensor, gap: Gap, closed: Optional[float]) -> Tensor:
     if closed == 2.0:
         return support.to(p.dtype)
     safe = torch.where(support, p, torch.ones_like(p))
-    s = safe.sqrt() if closed == 1.5 else safe.pow(1 - gap).clamp(max=_LARGEST_SLOPE)
+    largest = min(_LARGEST_SLOPE, torch.finfo(p.dtype).max)
+    s = safe.sqrt() if closed == 1.5 else safe.pow(1 - gap).clamp(max=largest)
     return torch.where(support, s, torch.zeros_like(s))
 
 

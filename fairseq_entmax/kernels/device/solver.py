@@ -99,7 +99,9 @@ def solve_threshold(
     """s = z - largest (N, V), theta and low (N, 1); NaN in a row of -inf and one with NaN, +inf."""
     s = z.to(torch.float32) - largest
     if z.shape[1] < _LONG_ROW:
-        theta = _iterated(s, _start(largest, gap), gap, closed, _STEPS_15 if closed == 1.5 else _STEPS)
+        theta = _iterated(
+            s, _start(largest, gap), gap, closed, _STEPS_15 if closed == 1.5 else _STEPS
+        )
     else:
         theta = _lower_bound(z, largest, gap, closed)
         theta = _iterated(s, theta, gap, closed, _STEPS_FROM_BOUND)
