@@ -16,13 +16,13 @@ from tests.pretend_device import PretendDevice, module_to_device, to_device
 TASK = Task()
 TWINS = {
     "alpha 1.5": {"output_alpha": 1.5, "attention_alpha": 1.5},
-    "learned": {"output_alpha": 1.3, "attention_alpha": 1.5, "learn_attention_alpha": True},
+    "learned": {"attention_alpha": 1.5, "learn_attention_alpha": True},
 }
 
 
 def counts_of(arch, criterion, **flags):
     """(waits, float64 operations) of the update, of its log, and of decoding the batch."""
-    model = build(arch, task=TASK, encoder_layers=1, decoder_layers=1, **flags).train()
+    model = build(arch, task=TASK, **flags).train()
     found = {}
     with PretendDevice() as pretended:
 
@@ -43,7 +43,7 @@ def counts_of(arch, criterion, **flags):
             criterion.reduce_metrics([log])
         note("log")
         generator = SequenceGenerator(
-            [model.eval()], TASK.target_dictionary, beam_size=3, max_len_b=3
+            [model.eval()], TASK.target_dictionary, beam_size=3, max_len_b=6
         )
         if flags:
             make_sparse(generator, nbest=2)
