@@ -6,15 +6,17 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test test-quick check check-native clean
+.PHONY: install demo test test-quick check check-native docs clean
 
 install: $(INSTALLED)
 
 # torch first: what follows is then content with it and fetches no second one
+# and a link beside fairseq, where it looks for a bare --user-dir fairseq_entmax
 $(INSTALLED): setup.py constraints.txt $(wildcard fairseq_entmax/kernels/native/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plot,explore,dev]'
+	ln -sfn $(CURDIR)/fairseq_entmax $$($(BIN)/python -c "import sysconfig as s; print(s.get_path('purelib'))")/fairseq_entmax
 	touch $@
 
 demo: $(INSTALLED)
@@ -38,9 +40,14 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(TEST_ENV) $(BIN)/python -m pytest -q tests/test_layering.py
 
+# the site, docs/_build/index.html; a warning is an error
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx --quiet -W --keep-going -b html docs docs/_build
+
 # the C kernels under the address and undefined-behaviour sanitizers of gcc
 check-native: $(INSTALLED)
 	PYTHON=$(BIN)/python $(TEST_ENV) bash scripts/check_native.sh
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) build dist *.egg-info demo docs/_build docs/examples

@@ -19,6 +19,8 @@ BUILDS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     BUILDS["avx2"] = ["-mavx2", "-mfma"]
     BUILDS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
+SOURCES = ("rows", "output_layer", "short", "next_tokens")
+HEADERS = ("common", "power", "solve", "loss", "candidates")
 # no fast-math: NaN and -inf have their meaning
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-Wno-psabi"]
 
@@ -38,8 +40,8 @@ def kernels(build):
     """A plain shared library; without a compiler the install works and torch does its part."""
     return Extension(
         f"fairseq_entmax.kernels.native._entmax_{build}",
-        sources=[f"{KERNELS}/csrc/{name}.c" for name in ("rows", "output_layer", "short")],
-        depends=[f"{KERNELS}/csrc/{name}.h" for name in ("common", "power", "solve", "loss")],
+        sources=[f"{KERNELS}/csrc/{name}.c" for name in SOURCES],
+        depends=[f"{KERNELS}/csrc/{name}.h" for name in HEADERS],
         extra_compile_args=[*FLAGS, *BUILDS[build]],
         libraries=["m"],
         optional=True,
@@ -66,9 +68,16 @@ setup(
         "sacrebleu",
         "sentencepiece",
     ],
+    entry_points={"console_scripts": ["fairseq-entmax = fairseq_entmax.__main__:main"]},
+    package_data={
+        "fairseq_entmax.analysis.page": ["*.html", "*.css"],
+        "fairseq_entmax.analysis.explorer": ["*.js"],
+    },
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
-        "plot": ["matplotlib"],
+        "docs": ["furo", "myst-parser", "sphinx"],
+        "plot": ["jinja2", "matplotlib"],
+        "explore": ["flask", "jinja2", "matplotlib"],
         "dev": [
             "entmax==1.3",
             "hypothesis",

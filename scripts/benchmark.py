@@ -1,6 +1,6 @@
 r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
-    python scripts/benchmark.py output-layer loss mapping attention-rows train decode \
+    python scripts/benchmark.py output-layer loss mapping attention-rows next-token train decode \
         [--json FILE] [--quick] [--data MULTI30K]
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator
 
-from benchmarks import exact_search, output_layer, recipes, rows, training_curve
+from benchmarks import exact_search, next_token, output_layer, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
 from fairseq_entmax.data.files import write_json
@@ -21,6 +21,7 @@ from fairseq_entmax.data.files import write_json
 # on sentences: made up, or those of --data
 ON_A_CORPUS = {"train": recipes.train, "decode": recipes.decode}
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
+    "next-token": next_token.next_token,
     "output-layer": output_layer.output_layer,
     "loss": rows.loss,
     "mapping": rows.mapping,

@@ -24,4 +24,5 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def seed():
-    torch.manual_seed(1)
+    # torch.manual_seed would format the stack for each kind of device: 5 ms a test
+    torch.default_generator.manual_seed(1)

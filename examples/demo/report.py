@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("generated", type=Path, help="output of fairseq-generate with --nbest")
     parser.add_argument("validated", type=Path, help="JSON log of fairseq-validate on test")
     parser.add_argument("report", type=Path, help="Markdown file to write")
+    parser.add_argument("page", type=Path, help="HTML of the same model, to be named")
     args = parser.parse_args()
 
     sentences = read_generation(args.generated)
@@ -94,7 +95,7 @@ def main() -> None:
     print("\n".join(lines))
     print(
         f"\ndemo: accuracy={accuracy:.4f} support={support:.3f} exact={exact:.4f} "
-        f"report={args.report}"
+        f"report={args.page}"
     )
 
 

@@ -28,7 +28,8 @@ fairseq-train "$OUT/bin" "${plugin[@]}" --task translation \
   --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1 --batch-size 64 \
   --lr 0.004 --lr-scheduler polynomial_decay --warmup-updates 200 \
   --total-num-update "$UPDATES" --max-update "$UPDATES" --stop-time-hours 0.083 \
-  --seed 1 --no-epoch-checkpoints --save-dir "$OUT/checkpoints" --log-interval 50
+  --seed 1 --no-epoch-checkpoints --save-dir "$OUT/checkpoints" --log-interval 50 \
+  2>&1 | python examples/demo/progress.py "$OUT/train.log" "$UPDATES"
 
 decode=(--path "$OUT/checkpoints/checkpoint_best.pt" --batch-size 128)
 echo "decoding the test words ..."
@@ -37,4 +38,8 @@ fairseq-generate "$OUT/bin" "${plugin[@]}" "${decode[@]}" --gen-subset test --be
 mv "$OUT/generated.part" "$OUT/generated.txt"
 fairseq-validate "$OUT/bin" "${plugin[@]}" --task translation "${decode[@]}" --valid-subset test --log-format json \
   > "$OUT/validated.json" 2>&1 || { cat "$OUT/validated.json" >&2; exit 1; }
-python examples/demo/report.py "$OUT/generated.txt" "$OUT/validated.json" "$OUT/report.md"
+python -m fairseq_entmax report "$OUT/bin" --path "$OUT/checkpoints/checkpoint_best.pt" --cpu \
+  --title "Inflection of German nouns and Russian verbs" --log "$OUT/train.log" --sentences 100 \
+  --out "$OUT/report.html"
+python examples/demo/report.py "$OUT/generated.txt" "$OUT/validated.json" "$OUT/report.md" \
+  "$OUT/report.html"

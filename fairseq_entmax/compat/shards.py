@@ -27,6 +27,8 @@ def _ignores_shards() -> bool:
 def split_generation() -> None:
     """Let ``fairseq-generate --num-shards 4 --shard-id 1`` decode the second of four parts.
 
+    The last line of its output is then ``Shard 1 of 4`` with tabs.
+
     Fault: generate reads ``--distributed-world-size`` and ``--distributed-rank`` only, so that
     every shard decodes everything; with these, a shard without a batch is a ZeroDivisionError.
     Versions: every fairseq. Test: tests/cli/test_shards.py::test_*.
@@ -48,12 +50,16 @@ def split_generation() -> None:
                 )
             distributed.distributed_world_size, distributed.distributed_rank = shards, shard
         try:
-            return original(cfg, output_file)
+            score = original(cfg, output_file)
         except ZeroDivisionError as error:  # sentences per second
             if shards == 1 or not _answered_nothing(error):
                 raise
             logger.warning("shard %d of %d is empty: there are fewer batches", shard, shards)
-            return None
+            score = None
+        n, k = distributed.distributed_world_size, distributed.distributed_rank
+        if n > 1:  # fairseq-entmax merge looks for it
+            print(f"Shard\t{k}\tof\t{n}", file=output_file)
+        return score
 
     for module in _modules():
         wrap(module, "_main", _main)

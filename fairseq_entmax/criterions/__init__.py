@@ -1,5 +1,5 @@
 """Criterions; importing this package registers them with fairseq."""
 
-from . import entmax_loss, entmax_loss_with_alignment, masked_entmax_loss
+from . import entmax_loss, entmax_loss_with_alignment, entmax_risk, masked_entmax_loss
 
-__all__ = ["entmax_loss", "entmax_loss_with_alignment", "masked_entmax_loss"]
+__all__ = ["entmax_loss", "entmax_loss_with_alignment", "entmax_risk", "masked_entmax_loss"]

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -12,6 +12,11 @@ from omegaconf import II
 
 from fairseq_entmax.data.unigram import target_frequencies
 from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.functional.metrics import (
+    check_epsilon,
+    linear_squared_norm,
+    squared_norm,
+)
 from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows, sparse_gradients_run
 from fairseq_entmax.modules import learned_alphas, output_alpha_of
 from fairseq_entmax.modules.output_weights import features_for_scores
@@ -19,6 +24,7 @@ from fairseq_entmax.modules.schedule import read_share
 
 from .logs import totals
 from .models import needed_output_alpha, unwrapped, wrappers
+from .quality import EPSILON, EPSILON_HELP, log_quality, quality_sums
 
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
 _LOGGED = (
@@ -65,6 +71,7 @@ class EntmaxLossConfig(FairseqDataclass):
             "another between two updates. It costs what a softmax output costs"
         },
     )
+    ppl_epsilon: float = field(default=EPSILON, metadata={"help": EPSILON_HELP})
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
@@ -77,8 +84,9 @@ class EntmaxLossCriterion(FairseqCriterion):
     support has a gradient of its own as long as S > 0.
 
     Logs, besides fairseq's own: support (mean number of words with p > 0), gold_in_support
-    (share of reference tokens with p > 0) and token_accuracy (share); at validation the learned
-    alphas, ``alpha.LAYER.HEAD``.
+    (share of reference tokens with p > 0) and token_accuracy (share); at validation also ppl_eps,
+    js (nats) and sparsemax_score (:mod:`fairseq_entmax.functional.metrics`) and the learned alphas,
+    ``alpha.LAYER.HEAD``.
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 3; label smoothing: Peters and Martins 2021.
@@ -98,8 +106,11 @@ class EntmaxLossCriterion(FairseqCriterion):
         fused_output="auto",
         label_smoothing_prior="uniform",
         softmax_share="0",
+        ppl_epsilon=EPSILON,
     ):
         super().__init__(task)
+        check_epsilon(ppl_epsilon)
+        self.ppl_epsilon = ppl_epsilon
         self.softmax_share = read_share("--softmax-share", str(softmax_share))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"--label-smoothing must lie in [0, 1), got {label_smoothing}")
@@ -133,6 +144,9 @@ class EntmaxLossCriterion(FairseqCriterion):
         }
         if not model.training:
             logging_output.update(_weighted_alphas(unwrapped(model), sample_size))
+            norms, n_words = self.squared_norms(model, net_output, output_weights)
+            gold = rows.target_probs
+            logging_output.update(quality_sums(gold, norms, counted, n_words, self.ppl_epsilon))
         if self.report_accuracy:
             logging_output["n_correct"] = logging_output["token_correct"]
             logging_output["total"] = logging_output["token_total"]
@@ -165,9 +179,7 @@ class EntmaxLossCriterion(FairseqCriterion):
 
     def loss_rows(self, model, net_output, sample, output_weights=None, uniform=False):
         """The loss and statistics of every target position, (bsz, tgt_len)."""
-        alpha = needed_output_alpha(model)
-        decoder = getattr(unwrapped(model), "decoder", None)
-        temperature = getattr(decoder, "output_temperature", 1.0) if alpha > 1 else 1.0
+        alpha, temperature = _exponent(model)
         outputs = net_output[0][:, self.ignore_prefix_size :]
         target = self.counted_targets(model, net_output, sample)
         options = {
@@ -175,21 +187,29 @@ class EntmaxLossCriterion(FairseqCriterion):
             "label_smoothing": self.label_smoothing,
             "smoothing_probs": self.smoothing_probs(outputs.device),
         }
-        divided = outputs if temperature == 1 else outputs / temperature
-        if output_weights is None:
+        divided, weight, bias = _divided(outputs, output_weights, temperature)
+        if weight is None:
             rows = entmax_loss_rows(divided, target, alpha, **options)
         else:
-            weight, bias = output_weights
-            bias = bias if bias is None or temperature == 1 else bias / temperature
             rows = linear_entmax_loss_rows(
                 divided, weight, target, alpha, bias=bias, uniform=uniform, **options
             )
+        decoder = getattr(unwrapped(model), "decoder", None)
         share = self.softmax_share.at(getattr(decoder, "updates_done", 0))
         if share == 0 or alpha == 1 or not model.training:
             return rows
         scores = outputs if output_weights is None else F.linear(outputs, *output_weights)
         cross_entropy = entmax_loss_rows(scores, target, 1.0, **options).loss / temperature
         return rows._replace(loss=(1 - share) * rows.loss + share * cross_entropy)
+
+    def squared_norms(self, model, net_output, output_weights=None):
+        """|p|^2 at every target position, (bsz, tgt_len), and the number of words."""
+        alpha, temperature = _exponent(model)
+        outputs = net_output[0][:, self.ignore_prefix_size :]
+        divided, weight, bias = _divided(outputs, output_weights, temperature)
+        if weight is None:
+            return squared_norm(divided, alpha), divided.size(-1)
+        return linear_squared_norm(divided, weight, alpha, bias), len(weight)
 
     def smoothing_probs(self, device):
         """The frequencies of unigram label smoothing, counted when first asked for, else None."""
@@ -221,6 +241,7 @@ class EntmaxLossCriterion(FairseqCriterion):
                 ("token_accuracy", "token_correct", 4),
             ):
                 metrics.log_scalar(name, sums[key] / n_tokens, n_tokens, round=digits)
+            log_quality(logging_outputs, n_tokens)
         if sums["total"] > 0:
             metrics.log_scalar("total", sums["total"])
             metrics.log_scalar("n_correct", sums["n_correct"])
@@ -230,6 +251,21 @@ class EntmaxLossCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every value above is a sum over tokens or sentences."""
         return True
+
+
+def _exponent(model: Any) -> Tuple[float, float]:
+    """alpha and the temperature of a model's output; softmax has none."""
+    alpha = needed_output_alpha(model)
+    decoder = getattr(unwrapped(model), "decoder", None)
+    return alpha, getattr(decoder, "output_temperature", 1.0) if alpha > 1 else 1.0
+
+
+def _divided(outputs: Any, output_weights: Any, temperature: float) -> Tuple[Any, Any, Any]:
+    """Scores, or features with weight and bias, whose softmax or entmax is that of scores / T."""
+    weight, bias = output_weights or (None, None)
+    if temperature == 1:
+        return outputs, weight, bias
+    return outputs / temperature, weight, None if bias is None else bias / temperature
 
 
 def _weighted_alphas(model: Any, sample_size: int) -> Dict[str, Any]:

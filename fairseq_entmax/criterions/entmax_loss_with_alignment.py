@@ -14,6 +14,7 @@ from fairseq_entmax.modules import EntmaxMultiheadAttention
 from .entmax_loss import EntmaxLossConfig, EntmaxLossCriterion
 from .logs import totals
 from .models import unwrapped
+from .quality import EPSILON
 
 
 @dataclass
@@ -48,6 +49,7 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
         fused_output="auto",
         label_smoothing_prior="uniform",
         softmax_share="0",
+        ppl_epsilon=EPSILON,
         alignment_lambda=0.05,
     ):
         super().__init__(
@@ -59,6 +61,7 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
             fused_output,
             label_smoothing_prior,
             softmax_share,
+            ppl_epsilon,
         )
         self.alignment_lambda = alignment_lambda
 

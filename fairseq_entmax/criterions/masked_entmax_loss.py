@@ -7,17 +7,20 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from fairseq_entmax.functional.loss import entmax_loss_rows
+from fairseq_entmax.functional.metrics import squared_norm
 from fairseq_entmax.modules.masked_output import masked_output_of
 
 from .logs import totals
 from .models import unwrapped
+from .quality import EPSILON, log_quality, quality_sums
 
 
 @register_criterion("masked_entmax_loss")
 class MaskedEntmaxLossCriterion(FairseqCriterion):
     """L = p.z + H_alpha(p) - z_y over the masked words, as fairseq's ``masked_lm``.
 
-    Logs the loss, and the mean support of the masked words and how many references are in it.
+    Logs the loss, and the mean support of the masked words and how many references are in it; at
+    validation also ppl_eps (with epsilon 1e-6), js and sparsemax_score, as ``entmax_loss`` does.
 
     Source:
         Peters, Niculae, Martins (ACL 2019), section 3.
@@ -49,6 +52,10 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
             "support_size": rows.support_size.sum(),
             "gold_in_support": (rows.target_probs > 0).sum(),
         }
+        if not model.training:
+            norms, counted = squared_norm(scores, alpha), targets.view(-1) != self.padding_idx
+            gold, n_words = rows.target_probs, scores.size(-1)
+            logging_output.update(quality_sums(gold, norms, counted, n_words, EPSILON))
         return loss, sample_size, logging_output
 
     def output_alpha(self, model: Any) -> float:
@@ -79,6 +86,7 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
             ("gold_in_support", "gold_in_support", 4),
         ):
             metrics.log_scalar(name, sums[key] / n_masked, n_masked, round=digits)
+        log_quality(logging_outputs, n_masked)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -54,6 +54,14 @@ def fuse_sparse_language_model(generator: Any) -> bool:
     return bool(weight > 0)
 
 
+def check_generation_args(args: Any) -> None:
+    """Raises a ValueError for a beam or n-best list of no length."""
+    for name in ("beam", "nbest"):
+        value = getattr(args, name, 1)
+        if value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+
+
 def install() -> None:
     """Adapt what fairseq builds from now on; once per process."""
     if hasattr(SequenceGenerator.__init__, _MARK):
@@ -68,9 +76,10 @@ def install() -> None:
 
     @functools.wraps(ask)
     def build_generator(task: Any, models: Any, *args: Any, **kwargs: Any) -> Any:
+        options = args[0] if args else kwargs["args"]
+        check_generation_args(options)
         generator = ask(task, models, *args, **kwargs)
         if is_sparse(models) and isinstance(generator, SequenceGenerator):
-            options = args[0] if args else kwargs["args"]
             # the hub hands out all hypotheses of the beam, whatever its `nbest` is
             printed = "prefix_allowed_tokens_fn" not in kwargs
             make_sparse(generator, getattr(options, "nbest", 0) if printed else 0)

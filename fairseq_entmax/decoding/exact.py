@@ -48,7 +48,8 @@ class ExactSearch:
 
     A search that ends early returns the best strings that it has found; ``proven`` in the first
     one's ``certificate`` counts those that are the most probable, ``exact`` says whether the first
-    is, up to the rounding of the model's own probabilities.
+    is, up to the rounding of the model's own probabilities. ``beam`` in the first one is what beam
+    search, by log p, would have answered.
 
     Raises:
         ValueError: an option that exact search cannot honour.
@@ -124,10 +125,11 @@ class ExactSearch:
         given = first[0].get("given", [])
         if given:  # every string has p = 0: the best one stands for them
             chosen = chosen[:1]
-        answer = [_hypothesis(string, first[0], given) for string in chosen] or first[:1]
+        answer = [_hypothesis(string, first[0], given) for string in chosen] or [dict(first[0])]
         proven = sum(string.log_prob >= proof.bound for string in chosen)
         complete = proof.bound == -math.inf and len(chosen) == len(known)
         mass = _mass(chosen)
+        answer[0]["beam"] = first[0]
         answer[0]["certificate"] = proof._replace(
             search="exact",
             exact=proven > 0 or (not chosen and proof.bound == -math.inf),

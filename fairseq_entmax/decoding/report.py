@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from fairseq.data import Dictionary
 
 from fairseq_entmax.data.files import unfinished, write_json
 
 from .certificate import Certificate
+from .mbr import Decision
 
 Row = Dict[str, Any]
 
@@ -21,6 +22,12 @@ def x_line(sentence: int, certificate: Certificate) -> str:
     values = certificate._asdict()
     values["bound"] /= math.log(2)
     return "\t".join([f"X-{sentence}", *(f"{key}={_text(x)}" for key, x in values.items())])
+
+
+def u_line(sentence: int, decision: Decision) -> str:
+    """``U-<id>`` and the numbers of a choice by minimum Bayes risk."""
+    values = decision._asdict().items()
+    return "\t".join([f"U-{sentence}", *(f"{key}={_text(x)}" for key, x in values)])
 
 
 def _text(value: Any) -> str:
@@ -56,6 +63,23 @@ def summary(certificates: Iterable[Certificate]) -> Row:
         "expansions": expansions / n,
         "support": math.fsum(c.support * c.expansions for c in rows) / max(expansions, 1),
         "empty": sum(p > 0 for p in empty) / len(empty) if empty else None,
+    }
+
+
+def utility_summary(decisions: Sequence[Decision]) -> Row:
+    """Means over sentences of ``utility``, of the beam's ``beam_utility``, and of ``mass_listed``;
+    ``changed``, the share of other answers than the beam's; ``sampled``, the share of sentences
+    decided by samples. Nothing without decisions.
+    """
+    n = len(decisions)
+    if not n:
+        return {}
+    return {
+        "utility": math.fsum(d.expected for d in decisions) / n,
+        "beam_utility": math.fsum(d.beam for d in decisions) / n,
+        "changed": sum(d.expected != d.beam for d in decisions) / n,
+        "mass_listed": math.fsum(d.mass for d in decisions) / n,
+        "sampled": sum(d.sampled for d in decisions) / n,
     }
 
 
@@ -125,9 +149,12 @@ class SearchLog:
         self.report = Path(report) if report else None
         self.tree = Path(tree) if tree else None
         self.certificates: List[Certificate] = []
+        self.decisions: List[Decision] = []
         for path in (self.report, self.tree):
             if path is not None and not path.parent.is_dir():
                 raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+            if path is not None and path.is_dir():
+                raise ValueError(f"cannot write {path}: it is a folder, name a file in it")
         if self.tree:
             unfinished(self.tree).write_text("", encoding="utf-8")
 
@@ -135,15 +162,24 @@ class SearchLog:
         """Book a batch: the numbers of its sentences, and the hypotheses of each."""
         found = [hypotheses[0]["certificate"] for hypotheses in sentences]
         self.certificates += found
+        decided = [
+            (i, hypotheses[0]["decision"])
+            for i, hypotheses in zip(ids, sentences)
+            if "decision" in hypotheses[0]
+        ]
+        self.decisions += [decision for _, decision in decided]
         if self.lines:
-            text = "".join(x_line(i, c) + "\n" for i, c in zip(ids, found))
-            print(text, end="")
+            lines = [*(x_line(*pair) for pair in zip(ids, found)), *(u_line(*d) for d in decided)]
+            print("".join(line + "\n" for line in lines), end="")
         if self.tree:
             with open(unfinished(self.tree), "a", encoding="utf-8") as file:
                 for i, hypotheses, certificate in zip(ids, sentences, found):
                     file.write(json.dumps(self._drawing(i, hypotheses, certificate)) + "\n")
         if self.report:
-            write_json(self.report, {**self.settings, **summary(self.certificates)})
+            write_json(self.report, {**self.settings, **self._summary()})
+
+    def _summary(self) -> Row:
+        return {**summary(self.certificates), **utility_summary(self.decisions)}
 
     def _drawing(self, i: int, hypotheses: List[Dict[str, Any]], certificate: Certificate) -> Row:
         return {
@@ -158,7 +194,7 @@ class SearchLog:
         if self.tree and unfinished(self.tree).exists():
             unfinished(self.tree).replace(self.tree)
         if self.certificates:
-            values = "\t".join(f"{k}={_text(v)}" for k, v in summary(self.certificates).items())
+            values = "\t".join(f"{k}={_text(v)}" for k, v in self._summary().items())
             print(f"Search\t{values}")
 
 

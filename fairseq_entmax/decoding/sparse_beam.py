@@ -16,6 +16,7 @@ After a forced prefix of probability zero the search goes on with what the model
 hypothesis it keeps has score -inf, at the forced words that are impossible and in total.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from .certificate import Objective
 from .ledger import BeamLedger, Candidates
+from .sparse_step import SparseStep, sparse_step
 
 # a finite log-probability that no string of a model can have
 DEAD = -1e9
@@ -42,9 +44,9 @@ class SparseSearch(nn.Module):
         self.inner = search
         self.open_batch(None)
 
-    def open_batch(self, ledger: Optional[BeamLedger]) -> None:
-        """Begin a batch, and its books."""
-        self.ledger = ledger
+    def open_batch(self, ledger: Optional[BeamLedger], places: Optional[SparseStep] = None) -> None:
+        """Begin a batch, its books, and where a step lists few words their places."""
+        self.ledger, self.places = ledger, places
         self.rows: Optional[Tensor] = None  # sentences still at work
         self.impossible: Dict[int, List[int]] = {}  # sentence: places of forced words with p = 0
 
@@ -75,7 +77,8 @@ class SparseSearch(nn.Module):
             candidates = self._living_first(*candidates)
         if self.ledger is not None:
             candidates = self.ledger.step(step, lprobs, scores, candidates)
-        return self._end_dead_sentences(*candidates, scores)
+        scores, tokens, beams = self._end_dead_sentences(*candidates, scores)
+        return scores, tokens if self.places is None else self.places.words(tokens, beams), beams
 
     def prune_sentences(self, batch_idxs: Tensor) -> None:
         """As fairseq's: only these sentences of the batch go on."""
@@ -210,10 +213,15 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
     @functools.wraps(generate)
     def generate_sparse(models: Any, sample: Any, **kwargs: Any) -> List[List[Hypothesis]]:
         """fairseq's ``generate`` without the hypotheses that have probability zero."""
-        search.open_batch(_ledger(generator, sample, nbest, certify) if keep_books else None)
+        prefix = kwargs.get("prefix_tokens")
+        step = sparse_step(generator, certify, 0 if prefix is None else prefix.size(1))
+        books = _ledger(generator, sample, nbest, certify) if keep_books else None
+        search.open_batch(books, step)
+        with step.installed() if step else contextlib.nullcontext():
+            hypotheses = generate(models, sample, **kwargs)
         # alignment counts on exactly `beam` hypotheses: the dead may go only now
-        found = real_hypotheses(generate(models, sample, **kwargs))
-        if kwargs.get("prefix_tokens") is not None:
+        found = real_hypotheses(hypotheses)
+        if prefix is not None:
             found = [_distinct(hypotheses) for hypotheses in found]
         if certify:
             _attach_certificates(generator, found)

@@ -2,6 +2,15 @@
 
 from .loss import entmax_loss
 from .mapping import entmax, entmax15, log_entmax, sparsemax
+from .next_tokens import next_token_layer
 from .output_layer import linear_entmax_loss
 
-__all__ = ["entmax", "entmax15", "entmax_loss", "linear_entmax_loss", "log_entmax", "sparsemax"]
+__all__ = [
+    "entmax",
+    "entmax15",
+    "entmax_loss",
+    "linear_entmax_loss",
+    "log_entmax",
+    "next_token_layer",
+    "sparsemax",
+]

@@ -1,6 +1,7 @@
 """Argument checks shared by the public functions: each error says what it received."""
 
 import math
+from numbers import Real
 from typing import Optional, Union
 
 import torch
@@ -17,8 +18,17 @@ def check_scores(scores: Tensor) -> None:
         raise ValueError(f"scores must be a tensor, got {type(scores).__name__}")
     if scores.dtype not in _FLOATS:
         raise ValueError(f"scores must be floating point, got {scores.dtype}")
+    check_layout("scores", scores)
     if scores.dim() == 0:
         raise ValueError("scores must have at least one dimension, got a scalar")
+
+
+def check_layout(name: str, tensor: Tensor) -> None:
+    """Every entry of the tensor lies in memory."""
+    if tensor.layout != torch.strided:
+        raise ValueError(
+            f"{name} must be dense, got {tensor.layout}: call to_dense() if what is not stored is 0"
+        )
 
 
 def check_dim(scores: Tensor, dim: int) -> int:
@@ -35,13 +45,13 @@ def check_alpha(alpha: Alpha, scores: Tensor, dim: int) -> float:
         the largest of them.
     """
     if not isinstance(alpha, Tensor):
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        if isinstance(alpha, bool) or not isinstance(alpha, Real):  # of numpy too
             raise ValueError(f"alpha must be a number or a tensor, got {type(alpha).__name__}")
         if not (1 <= alpha < math.inf):
             raise ValueError(f"alpha must be finite and >= 1, got {alpha}")
-        return alpha
-    if not alpha.is_floating_point():
-        raise ValueError(f"alpha must be floating point, got a tensor of {alpha.dtype}")
+        return float(alpha)
+    if alpha.is_complex() or alpha.dtype == torch.bool:
+        raise ValueError(f"alpha must be a tensor of numbers, got {alpha.dtype}")
     largest = _check_range("alpha", alpha.detach(), 1)
     from_the_end = scores.dim() - dim
     if alpha.dim() >= from_the_end and alpha.shape[-from_the_end] != 1:
@@ -122,6 +132,14 @@ def check_smoothing_probs(smoothing_probs: Optional[Tensor], n_classes: int) -> 
     _check_range("smoothing_probs", smoothing_probs, 0)
 
 
+def check_layer(weight: Tensor, bias: Optional[Tensor]) -> None:
+    """weight is a matrix, and bias has a number for each of its rows."""
+    if weight.dim() != 2:
+        raise ValueError(f"weight must have shape (V, d), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+
+
 def check_linear(
     features: Tensor,
     weight: Tensor,
@@ -133,14 +151,14 @@ def check_linear(
 ) -> float:
     """The arguments of the fused output layer; returns alpha as a number."""
     check_scores(features)
+    check_layout("weight", weight)
     check_label_smoothing(label_smoothing)
-    if weight.dim() != 2 or features.shape[-1] != weight.shape[1]:
+    if weight.dim() != 2 or not 0 < features.shape[-1] == weight.shape[1]:
         raise ValueError(
-            f"weight must have shape (V, d) with d the last dimension of features: "
+            f"weight must have shape (V, d) with d > 0 the last dimension of features: "
             f"features {tuple(features.shape)}, weight {tuple(weight.shape)}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    check_layer(weight, bias)
     check_target(features[..., :1].expand(*features.shape[:-1], len(weight)), target, ignore_index)
     if isinstance(alpha, Tensor):
         if alpha.numel() != 1 or alpha.requires_grad:

@@ -43,6 +43,8 @@ def entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
     tau_max = tau_min + 1 - z.shape[-1] ** (1.0 - alpha)
     for _ in range(_BISECTIONS):
         tau = (tau_min + tau_max) / 2
+        if bool(((tau == tau_min) | (tau == tau_max)).all()):  # no number is left between them
+            break
         too_much = p(tau).sum(-1, keepdim=True) >= 1
         tau_min = torch.where(too_much, tau, tau_min)
         tau_max = torch.where(too_much, tau_max, tau)
@@ -111,3 +113,26 @@ def entmax_loss(
         q = q.double()[smoothed] / q.double()[smoothed].sum()
         loss = loss + label_smoothing * (z_y - (q * z[..., smoothed]).sum(-1))
     return torch.where(kept, loss, torch.zeros_like(loss))
+
+
+def epsilon_perplexity(probs: Tensor, target: Tensor, epsilon: float) -> Tensor:
+    """Martins, Marinho, Martins (EMNLP 2020): perplexity of (p + eps) / sum_j (p_j + eps)."""
+    smoothed = probs.double() + epsilon
+    smoothed = smoothed / smoothed.sum(-1, keepdim=True)
+    return (-smoothed.gather(-1, target.unsqueeze(-1)).log().mean()).exp()
+
+
+def js_divergence(probs: Tensor, target: Tensor) -> Tensor:
+    """KL(p || m) / 2 + KL(e_y || m) / 2 with m = (p + e_y) / 2, in nats."""
+    p = probs.double()
+    one_hot = torch.nn.functional.one_hot(target, p.shape[-1]).double()
+    m = (p + one_hot) / 2
+    terms = [torch.xlogy(q, q / torch.where(m > 0, m, torch.ones_like(m))) for q in (p, one_hot)]
+    return (terms[0] + terms[1]).sum(-1) / 2
+
+
+def sparsemax_score(probs: Tensor, target: Tensor) -> Tensor:
+    """1 - |p - e_y|^2 / 2, which is 1 minus the sparsemax loss of the scores p."""
+    p = probs.double()
+    one_hot = torch.nn.functional.one_hot(target, p.shape[-1]).double()
+    return 1 - (p - one_hot).square().sum(-1) / 2

@@ -41,6 +41,25 @@ class SolvedRows(NamedTuple):
     largest: Tensor  # the maximum of the row
 
 
+class NextTokens(NamedTuple):
+    """Next words of N prefixes: some columns of entmax(W x + b), and log p of each."""
+
+    tokens: Tensor  # int64, (N, first + k): the `first` columns, then others by falling p
+    log_probs: Tensor  # (N, first + k), float; -inf where the support holds no more
+    support_size: Tensor  # int64; columns with p > 0, listed or not
+
+
+class NextTokenLayer(Protocol):
+    """An output layer p = entmax((W x + b) / T), made ready for many steps of decoding.
+
+    Its weights are read when it is made and must not change as long as it is used: optimisers
+    write past the version counters that could tell.
+    """
+
+    def next_tokens(self, x: Tensor, first: int, k: int) -> NextTokens:
+        """Of features (N, d): log p of the columns below ``first`` and of the k best others."""
+
+
 class RowKernels(Protocol):
     """The mapping, its logarithm and its loss on rows of scores."""
 
@@ -72,6 +91,11 @@ class RowKernels(Protocol):
         grad: Tensor,
     ) -> Tensor:
         """The dense gradient grad (p - e_y) of the scores; grad is (N,), that of the losses."""
+
+    def next_token_layer(
+        self, weight: Tensor, bias: Optional[Tensor], alpha: float, temperature: float
+    ) -> NextTokenLayer:
+        """The output layer with weight (V, d) and bias (V,) for decoding."""
 
 
 class SparseRows(NamedTuple):

@@ -1,8 +1,10 @@
 """Command-line flags of the sparse twins, and their defaults."""
 
-from argparse import ArgumentParser
+import math
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any, Dict, Sequence
 
+from fairseq_entmax.modules.output import KNOWN_ALPHAS
 from fairseq_entmax.modules.sparsify import AttentionAlphas
 
 DEFAULT_ALPHA = 1.5
@@ -25,33 +27,33 @@ def add_alpha_args(
         temperature: its attention is scaled multi-head attention.
     """
 
-    def add(name: str, metavar: str, explanation: str) -> None:
-        parser.add_argument(name, type=float, metavar=metavar, help=explanation)
+    def add_alpha(name: str, explanation: str) -> None:
+        parser.add_argument(name, type=alpha_value, metavar="A", help=explanation)
+
+    def add_temperature(name: str, explanation: str) -> None:
+        parser.add_argument(name, type=float, metavar="T", help=explanation)
 
     if output:
-        add(
+        add_alpha(
             "--output-alpha",
-            "A",
             "alpha of the output layer, >= 1; 1 is softmax, 2 is sparsemax (default: 1.5)",
         )
-        add(
+        add_temperature(
             "--output-temperature",
-            "T",
             "the scores of a sparse output are divided by it; scores of a softmax model want about "
             "5 at alpha 1.5 (default: 1, and a transformer starts with scores near 0)",
         )
         _add_schedule(parser, "output")
     if not attentions:
         return
-    add("--attention-alpha", "A", "alpha of all attention, >= 1 (default: 1.5)")
+    add_alpha("--attention-alpha", "alpha of all attention, >= 1 (default: 1.5)")
     _add_schedule(parser, "attention")
     for where in attentions:
         explanation = f"alpha of the {where} attention (default: --attention-alpha)"
-        add(f"--{where}-attention-alpha", "A", explanation)
+        add_alpha(f"--{where}-attention-alpha", explanation)
     if temperature:
-        add(
+        add_temperature(
             "--attention-temperature",
-            "T",
             "the scores of sparse attention are divided by it (default: 4 ** (alpha - 1))",
         )
     parser.add_argument(
@@ -60,6 +62,17 @@ def add_alpha_args(
         default=None,
         help="learn the alpha of every attention head, in (1, 2), from these on",
     )
+
+
+def alpha_value(text: str) -> float:
+    """An alpha on the command line, refused while the flag it belongs to is known."""
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not 1 <= alpha < math.inf:
+        raise ArgumentTypeError(f"must be >= 1 and finite ({KNOWN_ALPHAS}), got {text}")
+    return alpha
 
 
 def _add_schedule(parser: ArgumentParser, kind: str) -> None:
@@ -74,7 +87,14 @@ def _add_schedule(parser: ArgumentParser, kind: str) -> None:
 def set_alpha_defaults(
     args: Any, attentions: Sequence[str] = AttentionAlphas._fields, output: bool = True
 ) -> None:
-    """Fill in what was not given; also under hydra, which never sees the parser."""
+    """Fill in what was not given; also under hydra, which never sees the parser.
+
+    Raises:
+        ValueError: a text of a YAML file stands where an alpha should.
+    """
+    for name in ("output_alpha", "attention_alpha", *map(_name_of, AttentionAlphas._fields)):
+        if isinstance(getattr(args, name, None), str):
+            setattr(args, name, _alpha_in(name, getattr(args, name)))
     if output:
         _default(args, "output_alpha", DEFAULT_ALPHA)
     if not attentions:
@@ -82,7 +102,18 @@ def set_alpha_defaults(
     _default(args, "attention_alpha", DEFAULT_ALPHA)
     _default(args, "learn_attention_alpha", False)
     for where in attentions:
-        _default(args, f"{where}_attention_alpha", args.attention_alpha)
+        _default(args, _name_of(where), args.attention_alpha)
+
+
+def _name_of(where: str) -> str:
+    return f"{where}_attention_alpha"
+
+
+def _alpha_in(name: str, text: str) -> float:
+    try:
+        return alpha_value(text)
+    except ArgumentTypeError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def _default(args: Any, name: str, value: Any) -> None:
@@ -103,7 +134,7 @@ def sparsify_options(args: Any) -> Dict[str, Any]:
     }
     overall = getattr(args, "attention_alpha", None)
     for where in AttentionAlphas._fields:
-        name = f"{where}_attention_alpha"
+        name = _name_of(where)
         alpha = getattr(args, name, None)
         options[name] = None if alpha == overall else alpha  # else it was not asked for
     options["learn_attention_alpha"] = bool(options["learn_attention_alpha"])

@@ -20,7 +20,10 @@ from fairseq_entmax.modules.sparsify import AttentionAlphas, attention_places, s
 from .flags import DEFAULT_ALPHA, add_alpha_args, set_alpha_defaults, sparsify_options
 from .kinds import REFUSED, attentions_of, has_temperature, why_no_output
 
-_OUR_CRITERIONS = ("entmax_loss", "entmax_loss_with_alignment", "masked_entmax_loss")
+_OUR_CRITERIONS = (
+    *("entmax_loss", "entmax_loss_with_alignment"),
+    *("entmax_risk", "masked_entmax_loss"),
+)
 
 
 class SparseTwin:

@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 from fairseq.models import FairseqDecoder
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from fairseq_entmax.functional import entmax, log_entmax
 from fairseq_entmax.functional.mapping import entmax_dense
+from fairseq_entmax.functional.next_tokens import NextTokenLayer, next_token_layer
 
-from .output_weights import output_weights_of
+from .output_weights import features_for_scores, output_weights_of
 
 _CROSS_ENTROPIES = (
     *("nll_loss", "masked_lm", "legacy_masked_lm_loss", "nat_loss"),
     *("speech_to_unit", "speech_to_unit_2pass"),
 )
+KNOWN_ALPHAS = "1 is softmax, 2 is sparsemax"
 _ADAPTIVE = (
     "adaptive softmax ({flag}) is a softmax by construction and cannot be sparse "
     "(--output-alpha {alpha}): drop {flag}, or use the stock arch, or set --output-alpha 1"
@@ -48,6 +50,25 @@ class EntmaxOutputMixin:
         else None, which keeps the fused loss away from this decoder.
         """
         return output_weights_of(self)
+
+    @torch.jit.unused
+    def features_for_scores(self) -> ContextManager[List[Tensor]]:
+        """Within it the decoder returns features where it would return scores."""
+        return features_for_scores(self)
+
+    @torch.jit.unused
+    def next_token_layer(self, temperature: float) -> Optional[NextTokenLayer]:
+        """The output layer for a run of decoding with scores divided by ``temperature``; None if
+        it is no single linear map or its probabilities are computed elsewhere.
+        """
+        cls: Any = type(self)
+        here = cls.get_normalized_probs is FairseqDecoder.get_normalized_probs
+        own = EntmaxOutputMixin.get_normalized_probs_scriptable
+        here &= cls.get_normalized_probs_scriptable is own
+        weights = self.output_weights() if here and self.output_alpha > 1 else None
+        if weights is None:
+            return None
+        return next_token_layer(*weights, self.output_alpha, self.output_temperature * temperature)
 
     def get_normalized_probs_scriptable(
         self,
@@ -168,8 +189,8 @@ def check_output_alpha(alpha: float) -> None:
     """Raises:
     ValueError: no alpha of an output layer.
     """
-    if not alpha >= 1:
-        raise ValueError(f"--output-alpha must be >= 1 (1 is softmax, 2 is sparsemax), got {alpha}")
+    if not 1 <= alpha < math.inf:
+        raise ValueError(f"--output-alpha must be >= 1 and finite ({KNOWN_ALPHAS}), got {alpha}")
 
 
 def check_output_temperature(temperature: float, alpha: float) -> None:

@@ -1,5 +1,6 @@
 """The one way to become sparse: any built fairseq model, in place."""
 
+import math
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar
 
 from fairseq.models import FairseqDecoder
@@ -15,7 +16,7 @@ from .attentions import (
     sparse_twin_of,
 )
 from .masked_output import masked_output_of, sparsify_masked_output
-from .output import narrow_scores, sparsify_output
+from .output import KNOWN_ALPHAS, narrow_scores, sparsify_output
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -175,10 +176,10 @@ def _check_alphas(
     places: List[Place],
 ) -> None:
     for where, alpha in alphas._asdict().items():
-        if not alpha >= 1:
+        if not 1 <= alpha < math.inf:
             raise ValueError(
-                f"--{where}-attention-alpha (or --attention-alpha) must be >= 1 "
-                f"(1 is softmax, 2 is sparsemax), got {alpha}"
+                f"--{where}-attention-alpha (or --attention-alpha) must be >= 1 and finite "
+                f"({KNOWN_ALPHAS}), got {alpha}"
             )
     has: Set[str] = {place.where for place in places}
     if not has and max(alphas) > 1:

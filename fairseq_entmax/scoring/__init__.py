@@ -3,5 +3,6 @@
 from .distance import levenshtein
 from .inflection import InflectionScorer
 from .transduction import TransductionScorer
+from .utility import UTILITIES, utility
 
-__all__ = ["InflectionScorer", "TransductionScorer", "levenshtein"]
+__all__ = ["UTILITIES", "InflectionScorer", "TransductionScorer", "levenshtein", "utility"]

@@ -3,33 +3,68 @@
 import atexit
 import os
 import sys
+from argparse import Namespace
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, List, Optional
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from fairseq.data import LanguagePairDataset
+from fairseq.data.data_utils import post_process
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import OmegaConf
 
-from fairseq_entmax.decoding import ExactSearch, make_sparse
+from fairseq_entmax.decoding import ExactSearch, MinimumBayesRisk, make_sparse
 from fairseq_entmax.decoding.report import SearchLog
+from fairseq_entmax.scoring.utility import UTILITIES, utility
+
+_MBR_MASS = 0.99  # where --search-mass says nothing
 
 
 @dataclass
 class SparseTranslationConfig(TranslationConfig):
     """The flags of ``--task sparse_translation``, beside those of ``translation``."""
 
-    search: ChoiceEnum(["beam", "exact"]) = field(
+    search: ChoiceEnum(["beam", "exact", "mbr"]) = field(
         default="beam",
         metadata={
             "help": "beam: fairseq's search, as its own flags have it; exact: the --nbest most "
-            "probable strings, proven, ranked and scored by log p as with --unnormalized"
+            "probable strings, proven, ranked and scored by log p as with --unnormalized; mbr: "
+            "the string of the highest expected --utility"
+        },
+    )
+    utility: ChoiceEnum(list(UTILITIES)) = field(
+        default="levenshtein",
+        metadata={
+            "help": "of --search mbr: minus the edit distance in symbols, chrF or BLEU of the "
+            "sentence (sacrebleu), or whether it is the right string"
+        },
+    )
+    utility_post_process: Optional[str] = field(
+        default=None,
+        metadata={"help": "undo subwords before --utility, as --post-process does in the output"},
+    )
+    max_strings: int = field(
+        default=1000, metadata={"help": "--search mbr: list so many strings at most"}
+    )
+    samples: int = field(
+        default=64,
+        metadata={
+            "help": "--search mbr: where the list falls short of --search-mass (then 0.99), so "
+            "many samples stand for the rest"
         },
     )
     certificates: bool = field(
         default=False,
         metadata={"help": "print what is proven about each sentence (always with --search exact)"},
+    )
+    sparse_step: ChoiceEnum(["auto", "off"]) = field(
+        default="auto",
+        metadata={
+            "help": "auto: beam search asks a sparse output layer for the best words of its "
+            "support only, where nothing needs all scores; off: always for all words"
+        },
     )
     search_report: Optional[str] = field(
         default=None, metadata={"help": "write the summary of the certificates there, as JSON"}
@@ -44,7 +79,8 @@ class SparseTranslationConfig(TranslationConfig):
         default=0.0,
         metadata={
             "help": "exact search: stop when the strings found have this probability, in (0, 1]; "
-            "--nbest is then the largest number of strings (0: go by --nbest alone)"
+            "--nbest (mbr: --max-strings) is then the largest number of strings (0: go by --nbest "
+            "alone; mbr: 0.99)"
         },
     )
     max_expansions: int = field(
@@ -103,8 +139,8 @@ class SparseTranslationTask(TranslationTask):
         )
 
     def build_generator(self, models: List[Any], args: Any, *more: Any, **kwargs: Any) -> Any:
-        check_generation_args(args)
         generator = super().build_generator(models, args, *more, **kwargs)
+        generator.sparse_step = str(self.cfg.sparse_step)
         if not self.searches:
             return generator
         check_search_args(args)
@@ -114,18 +150,32 @@ class SparseTranslationTask(TranslationTask):
         )
         if str(self.cfg.search) == "beam":
             return make_sparse(generator, certify=True)
-        return ExactSearch(
+        mbr, mass = str(self.cfg.search) == "mbr", self.cfg.search_mass or None
+        exact = ExactSearch(
             generator,
-            nbest=nbest,
-            mass=self.cfg.search_mass or None,
+            nbest=self.cfg.max_strings if mbr else nbest,
+            mass=mass or _MBR_MASS if mbr else mass,
             max_expansions=self.cfg.max_expansions,
             max_memory=self.cfg.max_search_memory * 2**20,
         )
+        if not mbr:
+            return exact
+        sampler = super().build_generator(
+            models, sampling_args(args, self.cfg.samples), *more, **kwargs
+        )
+        chosen = utility(str(self.cfg.utility))
+        return MinimumBayesRisk(exact, chosen, self._symbols, sampler, self.cfg.samples)
+
+    def _symbols(self, tokens: List[int]) -> Tuple[str, ...]:
+        """What ``--utility`` compares."""
+        words = self.target_dictionary
+        text = " ".join(words[token] for token in tokens)
+        return tuple(post_process(text, self.cfg.utility_post_process).split())
 
     def _open_log(self, settings: Any) -> None:
         if self.log is None:
             cfg = self.cfg
-            lines = cfg.certificates or str(cfg.search) == "exact"
+            lines = cfg.certificates or str(cfg.search) != "beam"
             self.log = SearchLog(
                 lines, cfg.search_report, cfg.search_tree, settings, self.target_dictionary
             )
@@ -187,20 +237,24 @@ def check_search_config(cfg: SparseTranslationConfig) -> None:
         )
     if not 0 <= cfg.search_mass <= 1:
         raise ValueError(f"--search-mass must be in (0, 1], or 0 for none, got {cfg.search_mass}")
-    if cfg.search_mass and str(cfg.search) != "exact":
-        raise ValueError(f"--search-mass {cfg.search_mass} needs --search exact")
+    if cfg.max_strings < 1 or cfg.samples < 1:
+        raise ValueError(
+            f"--max-strings and --samples must be at least 1, got {cfg.max_strings} and "
+            f"{cfg.samples}"
+        )
+    if cfg.search_mass and str(cfg.search) == "beam":
+        raise ValueError(f"--search-mass {cfg.search_mass} needs --search exact or mbr")
     if cfg.eval_bleu and str(cfg.search) != "beam":
         raise ValueError(
             "--search is for decoding commands; --eval-bleu takes its search from --eval-bleu-args"
         )
 
 
-def check_generation_args(args: Any) -> None:
-    """Raises a ValueError for a beam or n-best list of no length."""
-    for name in ("beam", "nbest"):
-        value = getattr(args, name, 1)
-        if value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+def sampling_args(args: Any, samples: int) -> Namespace:
+    """The same generation options, for so many draws from the model itself."""
+    container = OmegaConf.to_container(args) if OmegaConf.is_config(args) else vars(args)
+    drawn = {"sampling": True, "sampling_topk": -1, "sampling_topp": -1.0}
+    return Namespace(**{**container, **drawn, "beam": samples, "nbest": samples})
 
 
 def check_search_args(args: Any) -> None:

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import traceback
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
@@ -197,18 +196,31 @@ def _in_fork(entry: Any, arguments: List[str], log: Path) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.argv = arguments
+        sys.modules["__main__"].__file__ = arguments[0]
         os.chdir(str(REPO))
-        try:
-            entry()
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        except BaseException:
-            traceback.print_exc()
-            code = 1
+        code = _code_of(_with_hook, entry)
         sys.stdout.flush()
         sys.stderr.flush()
     return code
+
+
+def _code_of(function: Any, *args: Any) -> int:
+    try:
+        function(*args)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 0
+
+
+def _with_hook(entry: Any) -> None:
+    """Runs a command; an error goes where Python sends it, with Python's exit code."""
+    try:
+        entry()
+    except SystemExit:
+        raise
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

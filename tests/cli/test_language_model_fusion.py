@@ -1,6 +1,7 @@
 """``fairseq-generate --lm-path`` with a sparse language model, which knows a few plurals."""
 
 import math
+import re
 import shutil
 
 import pytest
@@ -27,6 +28,7 @@ def finished(data, trained, tmp_path_factory):
     shutil.copy(str(data / "dict.pl.txt"), str(folder / "bin" / "dict.txt"))
     for end in ("bin", "idx"):
         shutil.copy(str(data / f"valid.sg-pl.pl.{end}"), str(folder / "bin" / f"train.{end}"))
+        shutil.copy(str(data / f"test.sg-pl.pl.{end}"), str(folder / "bin" / f"test.{end}"))
     models = trained("transformer") / "checkpoint_last.pt", folder / "lm" / "checkpoint_last.pt"
     generate = [
         *("fairseq-generate", folder / "bin", *commands.USER_DIR, "--path", models[0], "--cpu"),
@@ -35,6 +37,10 @@ def finished(data, trained, tmp_path_factory):
     lm_path = ["--lm-path", models[1], "--lm-weight"]
     jobs = {
         "lm": ["fairseq-train", *commands.train_args(folder / "bin", folder / "lm", *LM)],
+        "words": [
+            *("fairseq-eval_lm", folder / "bin", *commands.USER_DIR, "--path", models[1], "--cpu"),
+            *("--sample-break-mode", "eos", "--output-word-probs"),
+        ],
         "alone": generate,
         "zero": [*generate, *lm_path, 0],
         "fused": [*generate, *lm_path, WEIGHT],
@@ -52,6 +58,21 @@ def test_weight_zero_decodes_as_without(finished):
     _, _, jobs = finished
     assert jobs["lm"].code == 0, jobs["lm"].output[-3000:]
     assert hypotheses(jobs, "zero") == hypotheses(jobs, "alone")
+
+
+def test_impossible_words_are_counted(finished):
+    _, _, jobs = finished
+    assert jobs["words"].code == 0, jobs["words"].output[-3000:]
+    output = jobs["words"].output
+    said = re.search(
+        r"Impossible words \(p = 0\): \S+ \((\d+) of (\d+)\), epsilon-.*: (\S+)", output
+    )
+    impossible, words = int(said[1]), int(said[2])
+    printed = re.findall(r"\[(-inf|-?\d+\.\d{6})\]", output)
+    assert len(printed) == words and printed.count("-inf") == impossible > 0
+    nll = sum(-math.log((math.exp(float(x)) + 1e-6) / (1 + 1e-6 * 40)) for x in printed) / words
+    assert float(said[3]) == pytest.approx(math.exp(nll), rel=1e-2)
+    assert "Loss (base 2): inf, Perplexity: inf" in output and "Traceback" not in output
 
 
 def test_a_negative_weight_is_refused(finished):

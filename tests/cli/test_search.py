@@ -38,7 +38,7 @@ REFUSED = {
     "budget-0": ([*EXACT, "--max-expansions", 0], "--max-expansions .* at least 1, got 0"),
     "memory-0": ([*EXACT, "--max-search-memory", 0], "--max-search-memory .* at least 1"),
     "mass-2": ([*EXACT, "--search-mass", 2], "--search-mass must be in .*, got 2.0"),
-    "mass-of-a-beam": (["--search-mass", 0.5], "--search-mass 0.5 needs --search exact"),
+    "mass-of-a-beam": (["--search-mass", 0.5], "--search-mass 0.5 needs --search exact or mbr"),
     "no-folder": (["--search-report", "/no/such/report.json"], "there is no folder /no/such"),
     "sampling": ([*EXACT, "--sampling", "--nbest", 5], "plain beam search: Sampling"),
     "diverse": (["--certificates", "--diverse-beam-groups", 5], "beam search: DiverseBeamSearch"),
@@ -99,6 +99,13 @@ def probability(hypothesis):
 
 
 every_model = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.mark.parametrize("file", ["report", "tree"])
+def test_a_folder_is_no_file(tmp_path, file):
+    paths = {"report": None, "tree": None, file: str(tmp_path)}
+    with pytest.raises(ValueError, match="it is a folder, name a file in it"):
+        SearchLog(False, paths["report"], paths["tree"], {}, None)
 
 
 @every_model

@@ -2,6 +2,8 @@
 
 import pytest
 
+from fairseq_entmax.data import shards
+
 from . import commands
 
 
@@ -38,6 +40,16 @@ def test_shards_together_are_every_line_once(outputs):
             assert [h.text for h in hypotheses] == [h.text for h in whole[number]]
 
 
+def test_merged_shards_are_what_one_process_prints(outputs):
+    parts = [shards.read_shard(str(i), outputs[f"{i} of 4"].output.splitlines()) for i in range(4)]
+    joined = "\n".join(line for lines in shards.merged(parts).values() for line in lines)
+    whole = commands.parse_generation(outputs["whole"].output)
+    assert commands.parse_generation(joined) == whole
+    assert list(commands.parse_generation(joined)) == sorted(whole)
+    with pytest.raises(ValueError, match="shard 3 is missing, of 4"):
+        shards.merged(parts[:3])
+
+
 def test_shard_is_that_of_the_distributed_flags(outputs):
     assert answered(outputs["1 of 4"].output) == answered(outputs["distributed"].output)
 
@@ -52,10 +64,16 @@ def test_more_shards_than_batches(outputs):
 @pytest.mark.parametrize(
     ("job", "line"),
     [
-        ("outside", "ValueError: --shard-id 4 with --num-shards 4: the shards are numbered from 0"),
-        ("both", "ValueError: --num-shards 2 and --distributed-world-size 4: give one of them"),
+        (
+            "outside",
+            "--shard-id 4 with --num-shards 4: the shards are numbered from 0 to 3",
+        ),
+        (
+            "both",
+            "--num-shards 2 and --distributed-world-size 4: give one of them",
+        ),
     ],
 )
 def test_impossible_shards_are_refused(outputs, job, line):
-    assert outputs[job].code != 0
-    assert outputs[job].output.strip().splitlines()[-1].startswith(line)
+    assert outputs[job].code == 2
+    assert outputs[job].output.strip().splitlines()[-1] == f"fairseq-generate: error: {line}"

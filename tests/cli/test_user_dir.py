@@ -51,11 +51,15 @@ def site(tmp_path_factory):
         timeout=commands.TIMEOUT,
         check=True,
     )
-    # a link to fairseq as a whole would not do: it looks for NAME in its own `..`
-    (target / "fairseq").mkdir()
-    for path in Path(fairseq.__file__).parent.iterdir():
-        (target / "fairseq" / path.name).symlink_to(path)
+    link_fairseq(target)
     return target
+
+
+def link_fairseq(site):
+    """fairseq in a site-packages folder; not a link as a whole: it looks for NAME in its `..`."""
+    (site / "fairseq").mkdir()
+    for path in Path(fairseq.__file__).parent.iterdir():
+        (site / "fairseq" / path.name).symlink_to(path)
 
 
 def import_user_dir(user_dir, cwd, site="", first=""):
@@ -82,6 +86,18 @@ def test_everything_is_registered(site, tmp_path, place, first):
     assert done.returncode == 0, done.stdout
     imported = Path(done.stdout.splitlines()[-1]).resolve()
     assert imported == Path(path).resolve() / "fairseq_entmax" / "__init__.py"
+
+
+def test_a_link_beside_fairseq_is_found(tmp_path):
+    """What ``make install`` adds to an editable installation."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    site.mkdir()
+    elsewhere.mkdir()
+    link_fairseq(site)
+    (site / "fairseq_entmax").symlink_to(CLONE)
+    done = import_user_dir("fairseq_entmax", elsewhere, site=site)
+    assert done.returncode == 0, done.stdout
+    assert Path(done.stdout.splitlines()[-1]).resolve() == CLONE / "__init__.py"
 
 
 def test_installed_package_trains_from_anywhere(site, data, tmp_path):

@@ -223,7 +223,7 @@ def test_half_batches_add_up(arch):
     # as from one worker that added up, and as from two workers
     summed = {name: sum(part[name] for part in logs) for name in log}
     for got in (averages(summed), averages(*logs)):
-        assert got == pytest.approx(averages(log), abs=1e-3)
+        assert got == pytest.approx(averages(log), rel=1e-5, abs=1e-3)
 
 
 def test_accuracy_is_stocks():

@@ -134,6 +134,8 @@ def test_masked_words_by_hand():
     expected = reference.entmax_loss(scores[places], sample["target"][places], 2.0).sum()
     assert_close(loss.double(), expected, atol=1e-4, rtol=1e-5)
     assert logged["support_size"] == (p > 0).sum() < 2 * len(TASK.source_dictionary)
+    divergence = reference.js_divergence(p, sample["target"][places]).sum()
+    assert_close(logged["js"].double(), divergence, atol=1e-5, rtol=1e-5)
 
 
 def test_masked_loss_needs_a_sparse_masked_model():

@@ -66,6 +66,13 @@ def test_a_generator_of_a_task_is_adapted_once():
         assert generator.generate(models(), sample)[0]
 
 
+@pytest.mark.parametrize("name", ["beam", "nbest"])
+def test_a_beam_of_no_length_is_refused(name):
+    options = Namespace(**{"beam": 4, "nbest": 2, name: 0})
+    with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
+        TableTask(WORDS).build_generator(models(), options)
+
+
 @pytest.mark.parametrize("by_task", [False, True], ids=["built", "by task"])
 def test_torchscript_compiles_the_stock_search(by_task):
     """With support everywhere (alpha just above 1, small scores) both searches agree."""

@@ -1,6 +1,7 @@
 """The demo's data and report."""
 
 import importlib.util
+import io
 import random
 import subprocess
 import sys
@@ -75,10 +76,44 @@ def test_report(tmp_path, monkeypatch, capsys):
     )
     validated.write_text('... | INFO | test | {"test_loss": "1", "test_support": "1.25"}\n')
     out = tmp_path / "report.md"
-    monkeypatch.setattr(sys, "argv", ["report.py", str(generated), str(validated), str(out)])
+    paths = [generated, validated, out, tmp_path / "report.html"]
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, paths)])
     report.main()
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"demo: accuracy=0.5000 support=1.250 exact=0.5000 report={out}"
+    assert last == f"demo: accuracy=0.5000 support=1.250 exact=0.5000 report={paths[-1]}"
     text = out.read_text(encoding="utf-8")
     assert "| German nouns | 1 | 100.0% | 100.0% |" in text
     assert "ab de N (answer: x)" in text and "50.00%  x <-" in text
+
+
+LOG = "".join(f"... num_updates={n}, lr=0.1\n" for n in (50, 100))
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["done", "failed"])
+def test_training_is_one_line_and_its_log_is_whole(tmp_path, ended):
+    log = tmp_path / "train.log"
+    text = LOG + ("... done training in 1 seconds\n" if ended else "RuntimeError: no memory\n")
+    done = subprocess.run(
+        [sys.executable, str(DEMO / "progress.py"), str(log), "100"],
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.stdout == f"training, 100 updates (log: {log}) ...\n"
+    assert log.read_text(encoding="utf-8") == text
+    assert (done.returncode == 0) == ended
+    assert ("no memory" in done.stderr and str(log) in done.stderr) == (not ended)
+
+
+def test_the_bar_stands_where_the_training_does():
+    progress = load("progress")
+
+    class Bar:
+        n = 0
+
+        def update(self, more):
+            self.n += more
+
+    bar = Bar()
+    progress.follow(LOG.splitlines(True), io.StringIO(), bar)
+    assert bar.n == 100

@@ -3,10 +3,17 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
-from fairseq_entmax.functional import entmax, entmax15, entmax_loss, sparsemax
+from fairseq_entmax.functional import (
+    entmax,
+    entmax15,
+    entmax_loss,
+    linear_entmax_loss,
+    sparsemax,
+)
 from fairseq_entmax.functional.loss import entmax_loss_rows
 
 
@@ -31,7 +38,9 @@ ALPHAS = [
     ("1.5", "got str"),
     (None, "got NoneType"),
     (True, "got bool"),
-    (torch.tensor(2), "got a tensor of torch.int64"),
+    (torch.tensor(True), "got torch.bool"),
+    (torch.tensor(1.5j), "got torch.complex64"),
+    (torch.tensor([[1], [0], [2]]), "[0, 2]"),
     (torch.tensor([[1.5], [0.5], [2.0]]), "[0.5, 2.0]"),
     (torch.tensor(math.inf), "[inf, inf]"),
     (torch.tensor(math.nan), "[nan, nan]"),
@@ -53,6 +62,17 @@ def test_wrong_alpha(alpha, received):
         entmax_loss_rows(scores(), target(), alpha)
 
 
+@pytest.mark.parametrize(
+    "alpha", [np.float32(2), np.float64(2), np.int64(2), torch.tensor(2), torch.tensor([[2]] * 3)]
+)
+def test_alphas_of_other_types(alpha):
+    z = torch.tensor([[[0.3, -0.2, 0.1, 0.9]] * 3] * 2)
+    assert torch.equal(entmax(z, alpha), entmax(z, 2.0))
+    torch.testing.assert_close(
+        entmax_loss(z, target(), alpha), entmax_loss(z, target(), 2.0), rtol=1e-6, atol=0
+    )
+
+
 def test_alpha_of_size_above_1_in_another_dim():
     with raises("size 1 in dim 1"):
         entmax(scores(), torch.full((2, 3, 1), 1.5), dim=1)
@@ -64,6 +84,7 @@ SCORES = [
     (torch.zeros(2, 3, dtype=torch.complex64), "got torch.complex64"),
     (torch.tensor(1.0), "got a scalar"),
     ([1.0, 2.0], "got list"),
+    (torch.eye(2).to_sparse(), "got torch.sparse_coo"),
 ]
 
 
@@ -129,3 +150,13 @@ def test_wrong_label_smoothing(alpha, label_smoothing):
 def test_options_of_the_loss_are_keyword_only():
     with pytest.raises(TypeError):
         entmax_loss(scores(), target(), 1.5, -100)
+
+
+def test_wrong_weights_of_an_output_layer():
+    y = torch.zeros(2, dtype=torch.long)
+    with raises("features (2, 0), weight (5, 0)"):
+        linear_entmax_loss(torch.zeros(2, 0), torch.zeros(5, 0), y)
+    with raises("weight must be dense, got torch.sparse_coo"):
+        linear_entmax_loss(torch.zeros(2, 2), torch.eye(2).to_sparse(), y)
+    with raises("scores must be dense, got torch.sparse_coo"):
+        linear_entmax_loss(torch.eye(2).to_sparse(), torch.eye(2), y)

@@ -217,3 +217,40 @@ def test_any_number_of_rows(kernels, n_rows):
     assert_close(solved.loss.double(), reference.entmax_loss(z, y), atol=1e-6, rtol=1e-6)
     result = kernels.loss_backward(z, *exponents(1.5), solved, torch.ones(n_rows))
     assert result.shape == (n_rows, 40)
+
+
+# supports of a few columns, of hundreds, and of all, which is no case for few candidates
+LAYER_GAINS = (8.0, 0.5, 1e-3)
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 1.2, 3.0])
+def test_next_tokens(kernels, alpha, biased):
+    generator = torch.Generator().manual_seed(1)
+    for gain in LAYER_GAINS:
+        weight = torch.randn(1003, 37, generator=generator) * gain / 6
+        bias = torch.randn(1003, generator=generator) if biased else None
+        x = torch.randn(7, 37, generator=generator)
+        x[1] *= 1e-20
+        x[2] *= 1e20
+        x[3, 5] = math.nan
+        layer = kernels.next_token_layer(weight, bias, alpha, 0.8)
+        found = layer.next_tokens(x, 4, 10)
+        scores = torch.nn.functional.linear(x, weight, bias).double() / 0.8
+        expected = reference.entmax(scores[[0, 1, 4, 5, 6]], alpha)
+        listed = found.log_probs[[0, 1, 4, 5, 6]].exp().double()
+        tokens = found.tokens[[0, 1, 4, 5, 6]]
+        assert tokens[:, :4].tolist() == [[0, 1, 2, 3]] * 5
+        assert_close(listed, expected.gather(1, tokens) * (listed > 0), atol=2e-5, rtol=1e-4)
+        best = expected[:, 4:].topk(10, 1).values
+        assert_close(listed[:, 4:], best, atol=2e-5, rtol=1e-4)
+        sizes = (expected > 0).sum(1)
+        assert ((found.support_size[[0, 1, 4, 5, 6]] - sizes).abs() <= sizes * 0.01 + 1).all()
+        assert not (found.log_probs[3] > -math.inf).any()  # NaN, or nothing
+
+
+def test_next_tokens_when_the_weights_are_broken(kernels):
+    weight = torch.eye(50)
+    weight[20, 0] = math.inf
+    found = kernels.next_token_layer(weight, None, 1.5, 1.0).next_tokens(torch.eye(50)[1:3], 2, 3)
+    assert found.tokens.shape == (2, 5)

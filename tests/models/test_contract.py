@@ -172,11 +172,29 @@ def test_flag_changes_the_output(arch, flag, value):
 
 @over_tiny
 @pytest.mark.parametrize("flag", ALPHA_FLAGS)
-@pytest.mark.parametrize("alpha", [0.9, 0.0, math.nan])
+@pytest.mark.parametrize("alpha", [0.9, 0.0, math.nan, math.inf, "1,5"])
 def test_alpha_below_one_is_refused(arch, flag, alpha):
     # the message names the flag and repeats the value
-    with pytest.raises(ValueError, match=rf"--{flag.split('_')[0]}\S*-alpha.*got {alpha}"):
+    with pytest.raises(ValueError, match=rf"{flag.split('_')[0]}\S*.alpha.*got {alpha}"):
         build(arch, **{flag: alpha})
+
+
+@pytest.mark.parametrize("flag", ALPHA_FLAGS)
+@pytest.mark.parametrize("alpha", ["0.9", "inf", "nan", "1,5"])
+def test_the_command_line_refuses_an_alpha_at_once(flag, alpha, capsys):
+    option = "--" + flag.replace("_", "-")
+    with pytest.raises(SystemExit) as ended:
+        from_command_line("transformer_entmax_tiny", option, alpha)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith(
+        f"error: argument {option}: must be >= 1 and finite (1 is softmax, 2 is sparsemax), "
+        f"got {alpha}"
+    )
+
+
+def test_numbers_of_a_yaml_file_may_be_strings():
+    assert build("transformer_entmax_tiny", output_alpha="1.25").decoder.output_alpha == 1.25
 
 
 @over_tiny

@@ -3,6 +3,22 @@
 Nothing is decided by the values of a tensor, so fake, batched and meta tensors are taken too.
 """
 
-from .rows import entmax, entmax_backward, log_entmax, loss_backward, solve_loss, takes
+from .rows import (
+    entmax,
+    entmax_backward,
+    log_entmax,
+    loss_backward,
+    next_token_layer,
+    solve_loss,
+    takes,
+)
 
-__all__ = ["entmax", "entmax_backward", "log_entmax", "loss_backward", "solve_loss", "takes"]
+__all__ = [
+    "entmax",
+    "entmax_backward",
+    "log_entmax",
+    "loss_backward",
+    "next_token_layer",
+    "solve_loss",
+    "takes",
+]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows, has_storage
+from ..dense_layer import DenseLayer
 from ..formulas import Gap, entropy, jacobian_product, slopes
 from .solver import newton_step, solve_threshold, terms
 
@@ -69,6 +70,13 @@ def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.log_entmax`."""
     parts = [_probs(z[rows], gap, closed)[0].log().to(z.dtype) for rows, gap in _chunks(z, alpha)]
     return _joined(parts)
+
+
+def next_token_layer(
+    weight: Tensor, bias: Optional[Tensor], alpha: float, temperature: float
+) -> DenseLayer:
+    """As :meth:`.RowKernels.next_token_layer`."""
+    return DenseLayer(log_entmax, weight, bias, alpha, temperature)
 
 
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows
+from ..dense_layer import DenseLayer
 from ..formulas import entropy, jacobian_product, slopes
 from .solver import probs_from_edge, probs_from_threshold, select_candidates, solve_threshold
 
@@ -105,6 +106,13 @@ def log_entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     log_probs = torch.full_like(flat, -math.inf)
     log_probs[support] = flat[support].log()
     return log_probs.view(probs.shape)
+
+
+def next_token_layer(
+    weight: Tensor, bias: Optional[Tensor], alpha: float, temperature: float
+) -> DenseLayer:
+    """As :meth:`.RowKernels.next_token_layer`."""
+    return DenseLayer(log_entmax, weight, bias, alpha, temperature)
 
 
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:

@@ -1,4 +1,5 @@
 /* The fused output layer: sparse gradients of features and weight, and certified screening. */
+#include "candidates.h"
 #include "loss.h"
 
 #ifdef __AVX512F__
@@ -207,20 +208,6 @@ typedef struct {
     atomic_long overflowed;
 } screen_t;
 
-static float dot(const float *a, const float *b, long d) {
-    v16 s0 = {0}, s1 = {0};
-    long i = 0;
-    for (; i + 32 <= d; i += 32) {
-        s0 += *(const v16 *)(a + i) * *(const v16 *)(b + i);
-        s1 += *(const v16 *)(a + i + 16) * *(const v16 *)(b + i + 16);
-    }
-    s0 += s1;
-    float sum = 0;
-    for (int t = 0; t < 16; t++) sum += s0[t];
-    for (; i < d; i++) sum += a[i] * b[i];
-    return sum;
-}
-
 static float exact_score(const screen_t *job, long row, long column) {
     float z = dot(job->features + row * job->d, job->weight + column * job->d, job->d);
     return job->bias ? z + job->bias[column] : z;
@@ -232,14 +219,7 @@ static long screen_row(const screen_t *job, long row, scratch_t *s) {
     for (long i = 0; i < n; i++) s->row[i] = bf16_to_float(job->z[row * n + i]);
     if (job->bias)
         for (long i = 0; i < n; i++) s->row[i] += job->bias[i];
-    float largest = group_maxima(s->row, n, s->maxima);
-    if (!isfinite(largest) || !isfinite(job->margin[row])) return -1;
-    double bound = certified_bound(s->maxima, (n + GROUP - 1) / GROUP, largest, job->alpha, s);
-    float threshold = largest + (float)(bound / (job->alpha - 1));
-    /* entries between the threshold and the maximum were rounded by at most this */
-    float magnitude = fmaxf(fabsf(largest), fabsf(threshold));
-    float margin = job->margin[row] + magnitude * 0x1.05p-8f;
-    return collect(s->row, n, threshold - 2 * margin, job->out.capacity, s);
+    return uncertain_columns(n, job->alpha, job->margin[row], 0x1.05p-8f, job->out.capacity, s);
 }
 
 static void screen_body(void *data) {

@@ -1,0 +1,1 @@
+"""Pages in HTML: templates, and what fills them."""

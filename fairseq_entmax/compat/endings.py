@@ -1,0 +1,50 @@
+"""How a command ends that was asked for what cannot be."""
+
+import os
+import sys
+from typing import Any, Optional
+
+from .repairs import repair
+
+TRACEBACK = "FAIRSEQ_ENTMAX_TRACEBACK"  # anything: show where an error was raised
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _command() -> Optional[str]:
+    """The name of the fairseq command that runs, if one does."""
+    path = getattr(sys.modules["__main__"], "__file__", None) or ""
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) == "fairseq_cli":  # python -m fairseq_cli.train
+        return "fairseq-" + os.path.splitext(name)[0]
+    return name if name.startswith("fairseq-") else None
+
+
+@repair(lambda: _command() is not None and not getattr(sys.excepthook, "one_line", False))
+def end_in_one_line() -> None:
+    """Let a command that refuses what it was given end with one line and exit code 2.
+
+    Fault: a ValueError that says what was wrong stands below 25 to 60 lines of traceback. Errors
+    raised outside of this package keep theirs.
+    Versions: every fairseq. Test: tests/faults/test_command_lines.py::test_*.
+    """
+    stock = sys.excepthook
+
+    def excepthook(kind: Any, error: Any, trace: Any) -> None:
+        refused = isinstance(error, ValueError) and _raised_here(trace)
+        if not refused or os.environ.get(TRACEBACK):
+            stock(kind, error, trace)
+            return
+        sys.stdout.flush()
+        print(f"{_command()}: error: {error}", file=sys.stderr)
+        raise SystemExit(2)  # Python ends with it, as after sys.exit(2)
+
+    excepthook.one_line = True  # type: ignore[attr-defined]
+    sys.excepthook = excepthook
+
+
+def _raised_here(trace: Any) -> bool:
+    """Whether the innermost function is one of this package."""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = os.path.abspath(trace.tb_frame.f_code.co_filename)
+    return file.startswith(PACKAGE + os.sep)
