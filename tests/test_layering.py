@@ -35,7 +35,7 @@ LAZY = {
     "jinja2": "analysis/page",
     "flask": "analysis/explorer",
 }
-BACK_ENDS = {"plain", "native", "triton"}
+BACK_ENDS = {"plain", "device", "native", "triton"}
 
 MAX_FILE_LINES = 300
 MAX_KERNEL_LINES = 500

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Tuple
 
 import torch.nn.functional as F
-from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
@@ -24,11 +23,16 @@ from fairseq_entmax.modules import learned_alphas, output_alpha_of
 from fairseq_entmax.modules.output_weights import features_for_scores
 from fairseq_entmax.modules.schedule import read_share
 
+from .logs import totals
 from .models import needed_output_alpha, unwrapped, wrappers
 from .quality import EPSILON, EPSILON_HELP, log_quality, quality_sums
 
 logger = logging.getLogger(__name__)
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
+_LOGGED = (
+    *("loss", "sample_size", "support_size", "gold_in_support"),
+    *("token_correct", "token_total", "n_correct", "total"),
+)
 
 
 @dataclass
@@ -230,28 +234,16 @@ class EntmaxLossCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate what all workers logged."""
-        sums = {
-            key: utils.item(sum(log.get(key, 0) for log in logging_outputs))
-            for key in (
-                "loss",
-                "ntokens",
-                "sample_size",
-                "support_size",
-                "gold_in_support",
-                "token_correct",
-                "token_total",
-                "n_correct",
-                "total",
-            )
-        }
+        names = logging_outputs[0] if logging_outputs else ()
+        alphas = [name for name in names if name.startswith(_ALPHA)]
+        sums = totals(logging_outputs, (*_LOGGED, *alphas))
         # fairseq reports every loss in base 2: at alpha = 1 this is the stock twin's figure
         metrics.log_scalar(
             "loss", sums["loss"] / sums["sample_size"] / math.log(2), sums["sample_size"], round=3
         )
-        for name in logging_outputs[0] if logging_outputs else ():
-            if name.startswith(_ALPHA):
-                total = utils.item(sum(log.get(name, 0) for log in logging_outputs))
-                metrics.log_scalar(name, total / sums["sample_size"], sums["sample_size"], round=4)
+        for name in alphas:
+            mean = sums[name] / sums["sample_size"]
+            metrics.log_scalar(name, mean, sums["sample_size"], round=4)
         n_tokens = sums["token_total"]
         if n_tokens > 0:
             for name, key, digits in (

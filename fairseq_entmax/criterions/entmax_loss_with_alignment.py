@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from fairseq_entmax.functional import entmax_loss
 from fairseq_entmax.modules import EntmaxMultiheadAttention
 
 from .entmax_loss import EntmaxLossConfig, EntmaxLossCriterion
+from .logs import totals
 from .models import unwrapped
 from .quality import EPSILON
 
@@ -117,9 +117,10 @@ class EntmaxLossWithAlignmentCriterion(EntmaxLossCriterion):
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate what all workers logged."""
         super().reduce_metrics(logging_outputs)
-        total = utils.item(sum(log.get("alignment_loss", 0) for log in logging_outputs))
-        size = utils.item(sum(log.get("sample_size", 0) for log in logging_outputs))
-        metrics.log_scalar("alignment_loss", total / size / math.log(2), size, round=3)
+        sums = totals(logging_outputs, ("alignment_loss", "sample_size"))
+        size = sums["sample_size"]
+        loss = sums["alignment_loss"] / size / math.log(2)
+        metrics.log_scalar("alignment_loss", loss, size, round=3)
 
 
 def supervised_attention(model: Any) -> nn.Module:

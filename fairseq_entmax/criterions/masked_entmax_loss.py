@@ -3,7 +3,6 @@
 import math
 from typing import Any, Dict, List
 
-from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
@@ -11,6 +10,7 @@ from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.functional.metrics import squared_norm
 from fairseq_entmax.modules.masked_output import masked_output_of
 
+from .logs import totals
 from .models import unwrapped
 from .quality import EPSILON, log_quality, quality_sums
 
@@ -34,7 +34,8 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
         """Returns the loss, the number of masked words, and what to log."""
         masked = sample["target"].ne(self.padding_idx)
         # where nothing is masked fairseq scores all words, and none counts
-        chosen = masked if bool(masked.any()) else None
+        sample_size = int(masked.sum())
+        chosen = masked if sample_size else None
         scores = model(**sample["net_input"], masked_tokens=chosen)[0]
         targets = unwrapped(model).get_targets(sample, [scores])
         if chosen is not None:
@@ -43,7 +44,6 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
         alpha = self.output_alpha(model)
         rows = entmax_loss_rows(scores, targets.view(-1), alpha, ignore_index=self.padding_idx)
         loss = rows.loss.sum() if reduce else rows.loss
-        sample_size = int(masked.sum())
         logging_output = {
             "loss": loss.data,
             "ntokens": sample["ntokens"],
@@ -76,19 +76,16 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate what all workers logged."""
-
-        def total(key: str) -> Any:
-            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
-
-        n_masked = total("sample_size")
+        sums = totals(logging_outputs, ("loss", "sample_size", "support_size", "gold_in_support"))
+        n_masked = sums["sample_size"]
         if n_masked == 0:
             return
-        metrics.log_scalar("loss", total("loss") / n_masked / math.log(2), n_masked, round=3)
+        metrics.log_scalar("loss", sums["loss"] / n_masked / math.log(2), n_masked, round=3)
         for name, key, digits in (
             ("support", "support_size", 2),
             ("gold_in_support", "gold_in_support", 4),
         ):
-            metrics.log_scalar(name, total(key) / n_masked, n_masked, round=digits)
+            metrics.log_scalar(name, sums[key] / n_masked, n_masked, round=digits)
         log_quality(logging_outputs, n_masked)
 
     @staticmethod

@@ -3,8 +3,9 @@
 from .certificate import Certificate
 from .distribution import Distribution, distribution_of
 from .exact import ExactSearch
+from .hypotheses import real_hypotheses
 from .mbr import MinimumBayesRisk
-from .sparse_beam import SparseSearch, make_sparse, real_hypotheses
+from .sparse_beam import SparseSearch, make_sparse
 
 __all__ = [
     "Certificate",

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .certificate import Certificate
 from .frontier import Frontier
-from .sparse_beam import Hypothesis, make_sparse
+from .hypotheses import Hypothesis
+from .sparse_beam import make_sparse
 
 # small steps search the top of the tree often, large ones go deeper than need be
 _FLOOR_STEP = math.log(256)

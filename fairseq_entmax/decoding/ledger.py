@@ -99,10 +99,10 @@ class BeamLedger:
         self.expansions[self.rows] += open_rows.sum(1)
         self.supports[self.rows] += support
         _, tokens, beams = found
-        flat = total.reshape(len(total), -1).clone()
-        sentence, place = kept.nonzero(as_tuple=True)
         cells = beams * lprobs.size(2) + tokens
-        flat[sentence, cells[sentence, place]] = -math.inf
+        # several candidates may name one cell: where one of them is kept, it is not dropped
+        taken = torch.full_like(found[0], math.inf).masked_fill(kept, -math.inf)
+        flat = total.reshape(len(total), -1).scatter_reduce(1, cells, taken, "amin")
         largest = upper(flat.amax(1).double(), step + 1, self.eps)
         scores = self.objective.bound(largest, step + 1)
         rows = self.rows
@@ -113,22 +113,31 @@ class BeamLedger:
     def certificates(self, sentences: List[List[Dict[str, Any]]]) -> List[Certificate]:
         """One for each sentence of the batch and its hypotheses, best first."""
         books = [self.log_bound, self.score_bound, self.pruned, self.expansions, self.supports]
-        columns = [book.tolist() for book in (*books, self.empty)]
-        return [self._certificate(*row) for row in zip(sentences, *columns)]
+        rows = torch.stack([book.double() for book in (*books, self.empty)], 1).tolist()
+        everything = [h for hypotheses in sentences for h in hypotheses]
+        sums = torch.stack([h["positional_scores"].double().sum() for h in everything])
+        scores = torch.stack([h["score"] for h in everything])
+        numbers = iter(torch.stack([scores.double(), sums], 1).tolist())
+        return [
+            self._certificate(
+                [(len(h["positional_scores"]), *next(numbers)) for h in hypotheses], *row
+            )
+            for hypotheses, row in zip(sentences, rows)
+        ]
 
     def _certificate(
         self,
-        hypotheses: List[Dict[str, Any]],
+        hypotheses: List[Tuple[int, float, float]],
         log_bound: float,
         score_bound: float,
         pruned: float,
-        expansions: int,
-        supports: int,
+        expansions: float,
+        supports: float,
         empty: float,
     ) -> Certificate:
-        real = [h["positional_scores"] for h in hypotheses if h["score"] > -math.inf]
-        log_probs = [float(scores.double().sum()) for scores in real]
-        lengths = [len(scores) for scores in real]
+        """``hypotheses``: the length, score and log p of each."""
+        real = [(length, log_prob) for length, score, log_prob in hypotheses if score > -math.inf]
+        lengths, log_probs = [length for length, _ in real], [log_prob for _, log_prob in real]
         least = [lower(p, length, self.eps) for p, length in zip(log_probs, lengths)]
         nothing_dropped = log_bound == -math.inf
         first = self.objective.score(least[0], lengths[0]) if real else -math.inf
@@ -140,7 +149,7 @@ class BeamLedger:
             mass=math.fsum(map(math.exp, log_probs)),
             pruned=pruned,
             bound=log_bound,
-            expansions=expansions,
+            expansions=int(expansions),
             support=supports / max(expansions, 1),
             empty=math.exp(empty),
         )

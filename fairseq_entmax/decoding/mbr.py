@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Se
 import torch
 
 from .exact import ExactSearch
-from .sparse_beam import Hypothesis
+from .hypotheses import Hypothesis
 
 Symbols = Tuple[str, ...]
 

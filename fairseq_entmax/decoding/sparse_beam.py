@@ -27,13 +27,9 @@ from fairseq.search import BeamSearch, Sampling, Search
 from torch import Tensor, nn
 
 from .certificate import Objective
+from .hypotheses import DEAD, Hypothesis, real_hypotheses
 from .ledger import BeamLedger, Candidates
 from .sparse_step import SparseStep, sparse_step
-
-# a finite log-probability that no string of a model can have
-DEAD = -1e9
-
-Hypothesis = Dict[str, Any]
 
 
 class SparseSearch(nn.Module):
@@ -136,10 +132,10 @@ class SparseSearch(nn.Module):
         """
         alive = scores > -math.inf
         ended = ~(alive & (tokens != self.eos)).any(1, keepdim=True)
-        if not bool(ended.any()):
+        if scores.device.type == "cpu" and not bool(ended.any()):  # elsewhere the look would wait
             return scores, tokens, beams
         order = scores.argsort(dim=1, descending=True, stable=True)
-        order = torch.where(ended, order, torch.arange(order.size(1)).to(order))
+        order = torch.where(ended, order, torch.arange(order.size(1), device=order.device))
         scores, tokens, beams = (x.gather(1, order) for x in (scores, tokens, beams))
         dead = ended & (scores == -math.inf)
         best = history[:, :, -1].argmax(1, keepdim=True) if history.size(2) else beams[:, :1] * 0
@@ -158,23 +154,6 @@ class SparseSearch(nn.Module):
         if step == 0:  # all samples were drawn from the first row
             dead = dead[:, :1].expand_as(dead)
         return new_scores.masked_fill(dead, DEAD), tokens, beams
-
-
-def real_hypotheses(hypotheses: List[Hypothesis]) -> List[Hypothesis]:
-    """The hypotheses of one sentence that have p > 0, or one truncated one with score -inf."""
-    real = [h for h in hypotheses if not _is_dead(h) and h["score"] > -math.inf]
-    if real:
-        return real
-    truncated = dict(hypotheses[0])
-    truncated["score"] = torch.full_like(truncated["score"], -math.inf)
-    if _is_dead(truncated):
-        positional = truncated["positional_scores"]
-        truncated["positional_scores"] = positional.masked_fill(positional < DEAD / 2, -math.inf)
-    return [truncated]
-
-
-def _is_dead(hypothesis: Hypothesis) -> bool:
-    return not float(hypothesis["positional_scores"].min()) > DEAD / 2  # also NaN and -inf
 
 
 def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
@@ -208,7 +187,7 @@ def make_sparse(generator: Any, nbest: int = 0, certify: bool = False) -> Any:
         with step.installed() if step else contextlib.nullcontext():
             hypotheses = generate(models, sample, **kwargs)
         # alignment counts on exactly `beam` hypotheses: the dead may go only now
-        found = [real_hypotheses(h) for h in hypotheses]
+        found = real_hypotheses(hypotheses)
         if prefix is not None:
             found = [_distinct(hypotheses) for hypotheses in found]
         if certify:

@@ -38,19 +38,21 @@ def check_dim(scores: Tensor, dim: int) -> int:
     return dim % scores.dim()
 
 
-def check_alpha(alpha: Alpha, scores: Tensor, dim: int) -> None:
-    """alpha is a finite number >= 1, or a tensor of them with one value per row of scores."""
+def check_alpha(alpha: Alpha, scores: Tensor, dim: int) -> float:
+    """alpha is a finite number >= 1, or a tensor of them with one value per row of scores.
+
+    Returns:
+        the largest of them.
+    """
     if not isinstance(alpha, Tensor):
         if isinstance(alpha, bool) or not isinstance(alpha, Real):  # of numpy too
             raise ValueError(f"alpha must be a number or a tensor, got {type(alpha).__name__}")
         if not (1 <= alpha < math.inf):
             raise ValueError(f"alpha must be finite and >= 1, got {alpha}")
-        return
+        return float(alpha)
     if alpha.is_complex() or alpha.dtype == torch.bool:
         raise ValueError(f"alpha must be a tensor of numbers, got {alpha.dtype}")
-    if not bool(((alpha >= 1) & (alpha < math.inf)).all()):
-        smallest, largest = alpha.min().item(), alpha.max().item()
-        raise ValueError(f"alpha must be finite and >= 1, got values in [{smallest}, {largest}]")
+    largest = _check_range("alpha", alpha.detach(), 1)
     from_the_end = scores.dim() - dim
     if alpha.dim() >= from_the_end and alpha.shape[-from_the_end] != 1:
         raise ValueError(
@@ -66,6 +68,19 @@ def check_alpha(alpha: Alpha, scores: Tensor, dim: int) -> None:
             f"alpha of shape {tuple(alpha.shape)} does not broadcast "
             f"to scores of shape {tuple(scores.shape)}"
         )
+    return largest
+
+
+def _check_range(name: str, values: Tensor, least: int) -> float:
+    """Values are finite and >= least; one transfer brings both ends. Returns the largest."""
+    if not values.numel():
+        return least
+    smallest, largest = torch.stack([values.min(), values.max()]).tolist()
+    if not (least <= smallest and largest < math.inf):  # a NaN is both
+        raise ValueError(
+            f"{name} must be finite and >= {least}, got values in [{smallest}, {largest}]"
+        )
+    return float(largest)
 
 
 def check_target(scores: Tensor, target: Tensor, ignore_index: int) -> None:
@@ -78,7 +93,11 @@ def check_target(scores: Tensor, target: Tensor, ignore_index: int) -> None:
             f"scores {tuple(scores.shape)}, target {tuple(target.shape)}"
         )
     n_classes = scores.shape[-1]
-    wrong = target[(target != ignore_index) & ((target < 0) | (target >= n_classes))]
+    outside = (target != ignore_index) & ((target < 0) | (target >= n_classes))
+    if target.device.type != "cpu":  # as torch's own losses: an error, when the device is there
+        torch._assert_async(~outside.any())
+        return
+    wrong = target[outside]
     if wrong.numel():
         raise ValueError(
             f"target must lie in [0, {n_classes}) or be ignore_index={ignore_index}, "
@@ -107,11 +126,10 @@ def check_smoothing_probs(smoothing_probs: Optional[Tensor], n_classes: int) -> 
             f"smoothing_probs must be floating point of shape ({n_classes},), got "
             f"{smoothing_probs.dtype} of shape {tuple(smoothing_probs.shape)}"
         )
-    if not bool((smoothing_probs >= 0).all() & (smoothing_probs < math.inf).all()):
-        smallest, largest = smoothing_probs.min().item(), smoothing_probs.max().item()
-        raise ValueError(
-            f"smoothing_probs must be finite and >= 0, got values in [{smallest}, {largest}]"
-        )
+    if smoothing_probs.device.type != "cpu":
+        torch._assert_async(((smoothing_probs >= 0) & (smoothing_probs < math.inf)).all())
+        return
+    _check_range("smoothing_probs", smoothing_probs, 0)
 
 
 def check_layer(weight: Tensor, bias: Optional[Tensor]) -> None:

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairseq_entmax.kernels import device
 from fairseq_entmax.kernels.choose import choose
-from fairseq_entmax.kernels.contract import NEAR_ONE, SolvedRows, has_storage
+from fairseq_entmax.kernels.contract import SolvedRows, has_storage
 from fairseq_entmax.kernels.plain.rows import row_chunks
 
+from .alpha_gradients import entropy_by_alpha
 from .checks import (
     Alpha,
     check_alpha,
@@ -118,21 +120,21 @@ def entmax_loss_rows(
     """
     check_scores(scores)
     check_target(scores, target, ignore_index)
-    check_alpha(alpha, scores, check_dim(scores, -1))
+    largest = check_alpha(alpha, scores, check_dim(scores, -1))
     check_label_smoothing(label_smoothing)
     check_smoothing_probs(smoothing_probs, scores.shape[-1])
     if not label_smoothing or scores.numel() == 0:
-        return unsmoothed_loss_rows(scores, target, alpha, ignore_index)
+        return unsmoothed_loss_rows(scores, target, alpha, ignore_index, largest)
     scores = widened(scores)  # so that loss and term are added before gradients are rounded
-    rows = unsmoothed_loss_rows(scores, target, alpha, ignore_index)
+    rows = unsmoothed_loss_rows(scores, target, alpha, ignore_index, largest)
     term = smoothing_term(scores, target, smoothing_probs, ignore_index)
     return rows._replace(loss=rows.loss + label_smoothing * term)
 
 
 def unsmoothed_loss_rows(
-    scores: Tensor, target: Tensor, alpha: Alpha, ignore_index: int
+    scores: Tensor, target: Tensor, alpha: Alpha, ignore_index: int, largest: float
 ) -> LossRows:
-    """``entmax_loss_rows`` of arguments that are known to be right."""
+    """``entmax_loss_rows`` of arguments that are known to be right; alpha <= ``largest``."""
     if scores.numel() == 0:
         nothing = widened(scores).sum(-1)
         return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)
@@ -141,7 +143,7 @@ def unsmoothed_loss_rows(
     if not isinstance(alpha, Tensor) and alpha == 1:
         rows = _cross_entropy_rows(scores.reshape(-1, scores.shape[-1]), y)
     else:
-        z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1)
+        z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1, largest)
         rows = LossRows(*_EntmaxLoss.apply(z, y, row_alpha, closed))
     return LossRows(*(column.view(target.shape) for column in rows))
 
@@ -174,7 +176,8 @@ class _EntmaxLoss(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
                 wide = widened(z[rows])
-                slope[rows] = _alpha_slope(choose(wide).entmax(wide, a, None), a).to(loss.dtype)
+                p = choose(wide).entmax(wide, a, None)
+                slope[rows] = entropy_by_alpha(p, a).to(loss.dtype)
         ctx.save_for_backward(z, alpha, slope, *solved)
         ctx.closed = closed
         statistics = (solved.support_size.long(), solved.target_probs, solved.correct)
@@ -187,31 +190,20 @@ class _EntmaxLoss(torch.autograd.Function):
         solved = SolvedRows(*columns)
         outside = solved.tau == math.inf
         grad = grad.masked_fill(outside, 0.0)
-        # kernels have no graph and no batch of gradients
-        if not torch.is_grad_enabled() and has_storage(grad):
-            grad_z = choose(z).loss_backward(z, alpha, ctx.closed, solved, grad)
+        kernels = choose(z)
+        # kernels have no graph, and few of them take a batch of gradients
+        if not torch.is_grad_enabled() and (has_storage(grad) or kernels is device):
+            grad_z = kernels.loss_backward(z, alpha, ctx.closed, solved, grad)
         else:
             z = z.masked_fill(outside.unsqueeze(1), 0.0)
             p = entmax(z, ctx.closed or alpha).to(grad.dtype) * grad.unsqueeze(1)
             y = solved.target.clamp(min=0).unsqueeze(1)
             grad_z = p.scatter_add(1, y, -grad.unsqueeze(1)).to(z.dtype)
             if ctx.needs_input_grad[2]:
-                slope = _alpha_slope(entmax(z, alpha), alpha).to(grad.dtype)
+                slope = entropy_by_alpha(entmax(z, alpha), alpha).to(grad.dtype)
         if not ctx.needs_input_grad[2]:
             return grad_z, None, None, None
-        grad_alpha = (grad * slope.masked_fill(outside, 0.0)).double().unsqueeze(1)
+        grad_alpha = (grad * slope.masked_fill(outside, 0.0)).to(alpha.dtype).unsqueeze(1)
         if alpha.shape[0] == 1:
             grad_alpha = grad_alpha.sum(0, keepdim=True)
         return grad_z, None, grad_alpha, None
-
-
-def _alpha_slope(p: Tensor, alpha: Tensor) -> Tensor:
-    """dH_alpha(p)/dalpha at fixed p, (N,): by the envelope theorem, also the loss's."""
-    p = p.double()
-    gap = (alpha - 1).clamp(min=NEAR_ONE)
-    log_p = torch.where(p > 0, p, torch.ones_like(p)).log()
-    growth = torch.expm1(gap * log_p)
-    scale = gap * (1 + gap)
-    by_power = -(p * log_p * (growth + 1)).sum(1, keepdim=True) / scale
-    by_scale = (p * growth).sum(1, keepdim=True) * (1 + 2 * gap) / scale**2
-    return (by_power + by_scale).squeeze(1)

@@ -6,8 +6,7 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 
-from fairseq_entmax.kernels import plain
-from fairseq_entmax.kernels.choose import choose, choose_alpha
+from fairseq_entmax.kernels.choose import choose, choose_alpha, choose_differentiable
 from fairseq_entmax.kernels.contract import NEAR_ONE
 from fairseq_entmax.kernels.plain.solver import (
     probs_from_edge,
@@ -15,6 +14,7 @@ from fairseq_entmax.kernels.plain.solver import (
     solve_threshold,
 )
 
+from .alpha_gradients import probs_by_alpha
 from .checks import Alpha, check_alpha, check_dim, check_scores
 
 
@@ -53,15 +53,27 @@ def entmax(scores: Tensor, alpha: Alpha = 1.5, dim: int = -1) -> Tensor:
     """
     check_scores(scores)
     dim = check_dim(scores, dim)
-    check_alpha(alpha, scores, dim)
+    largest = check_alpha(alpha, scores, dim)
     if scores.numel() == 0:
         return torch.zeros_like(scores) * scores
     if not isinstance(alpha, Tensor) and alpha == 1:
         return _softmax(scores, dim)
+    return _entmax_along(scores, alpha, dim, largest)
+
+
+def entmax_learned(scores: Tensor, alpha: Tensor) -> Tensor:
+    """``entmax(scores, alpha)`` for alphas that lie in [1, 2] and broadcast by construction.
+
+    A check of their values would wait for the device that learns them.
+    """
+    return _entmax_along(scores, alpha, scores.dim() - 1, 2.0)
+
+
+def _entmax_along(scores: Tensor, alpha: Alpha, dim: int, largest: float) -> Tensor:
     z = scores.movedim(dim, -1)
-    rows, row_alpha, closed = flatten_rows(z, alpha, dim)
+    rows, row_alpha, closed = flatten_rows(z, alpha, dim, largest)
     probs: Tensor = _Entmax.apply(rows, row_alpha, closed)
-    return probs.view(z.shape).movedim(-1, dim)
+    return probs.view(z.shape).movedim(-1, dim).to(scores.dtype)
 
 
 def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
@@ -141,29 +153,39 @@ def log_entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
         tensor([-0.6931, -0.6931,    -inf])
     """
     check_scores(scores)
-    check_alpha(alpha, scores, check_dim(scores, -1))
+    largest = check_alpha(alpha, scores, check_dim(scores, -1))
     scores = scores.detach()
     if scores.numel() == 0 or not alpha > 1 + NEAR_ONE:
         return entmax(scores, alpha).log()
-    rows, row_alpha, closed = flatten_rows(scores, alpha, -1)
-    return choose(rows).log_entmax(rows, row_alpha, closed).view(scores.shape)
+    rows, row_alpha, closed = flatten_rows(scores, alpha, -1, largest)
+    return choose(rows).log_entmax(rows, row_alpha, closed).view(scores.shape).to(scores.dtype)
 
 
-def flatten_rows(z: Tensor, alpha: Alpha, dim: int) -> Tuple[Tensor, Tensor, Optional[float]]:
-    """z (..., V) as (N, V), alpha as float64 (N, 1) or (1, 1), and the closed form if any."""
+def flatten_rows(
+    z: Tensor, alpha: Alpha, dim: int, largest: float
+) -> Tuple[Tensor, Tensor, Optional[float]]:
+    """z (..., V) as (N, V), alpha as the contract wants it, and the closed form if any.
+
+    ``largest`` is a bound of alpha. Above 2 an accelerator solves in float64, and returns that.
+    """
     rows = z.reshape(-1, z.shape[-1])
+    on_cpu = z.device.type == "cpu"
+    if largest > 2 and not on_cpu:
+        rows = rows.double()
     if not isinstance(alpha, Tensor):
-        constant = torch.full((1, 1), float(alpha), dtype=torch.float64, device=z.device)
+        constant = torch.full((1, 1), float(alpha), dtype=torch.float64)
         return rows, constant, float(alpha) if alpha in (1.5, 2) else None
     shape = list(z.shape[:-1])
     shape.insert(dim, 1)
-    row_alpha = alpha.to(z.device).double().expand(shape).movedim(dim, -1)
+    wide = torch.promote_types(alpha.dtype, torch.float64 if on_cpu else torch.float32)
+    row_alpha = alpha.to(z.device, wide).expand(shape).movedim(dim, -1)
     return rows, row_alpha.reshape(-1, 1), None
 
 
 def _softmax(scores: Tensor, dim: int) -> Tensor:
     probs = torch.softmax(scores, dim)
-    if not bool(probs.select(dim, 0).isnan().any()):
+    # what the host can see, saves a pass
+    if scores.device.type == "cpu" and not bool(probs.select(dim, 0).isnan().any()):
         return probs
     dead = (scores == -math.inf).all(dim, keepdim=True)
     return torch.softmax(scores.masked_fill(dead, 0.0), dim).masked_fill(dead, 0.0)
@@ -210,30 +232,9 @@ class _Entmax(torch.autograd.Function):
                 return (*both, None)
         if ctx.needs_input_grad[0]:
             # a second derivative needs operations that have a graph of their own
-            kernels = plain if torch.is_grad_enabled() else choose(probs, grad)
+            chosen = choose_differentiable if torch.is_grad_enabled() else choose
+            kernels = chosen(probs, grad)
             grad_z = kernels.entmax_backward(probs, grad, alpha, ctx.closed)
         if ctx.needs_input_grad[1]:
-            grad_alpha = (grad.double() * _alpha_derivative(probs, alpha)).sum(1, keepdim=True)
+            grad_alpha = (grad * probs_by_alpha(probs, alpha)).sum(1, keepdim=True)
         return grad_z, grad_alpha, None
-
-
-def _alpha_derivative(probs: Tensor, alpha: Tensor) -> Tensor:
-    """dp/dalpha = (p - s~)/(alpha-1)^2 - (p log p - s~ sum p log p)/(alpha-1), s~ = s / sum s.
-
-    Near alpha = 1 the two terms cancel: p - s~ is rewritten with expm1, and (alpha - 1) is kept
-    above 1e-8, where float64 still has seven digits of the limit.
-    """
-    p = probs.double()
-    p = p / p.sum(1, keepdim=True).clamp(min=0.5)
-    gap = (alpha - 1).clamp(min=NEAR_ONE)
-    support = p > 0
-    log_p = torch.where(support, p, torch.ones_like(p)).log()
-    log_growth = -gap * log_p
-    largest = log_growth.detach().amax(1, keepdim=True)
-    far = largest > 30  # where p^(1 - alpha) may overflow, it is taken relative to the largest
-    near_growth = torch.expm1(log_growth.clamp(max=30))  # p^(1 - alpha) - 1
-    growth = torch.where(far, (log_growth - largest).exp(), near_growth)
-    mean_growth = (p * growth).sum(1, keepdim=True)
-    p_minus_s = p * (mean_growth - growth) / (mean_growth + ~far)
-    entropy = (p * log_p).sum(1, keepdim=True)
-    return p_minus_s / gap**2 - (p * log_p - (p - p_minus_s) * entropy) / gap

@@ -6,6 +6,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from fairseq_entmax.kernels import plain
 from fairseq_entmax.kernels.choose import choose
 from fairseq_entmax.kernels.contract import NextTokenLayer, NextTokens
 
@@ -56,7 +57,9 @@ def next_token_layer(
         )
     with torch.no_grad():
         weight, bias = weight.detach(), None if bias is None else bias.detach()
-        return choose(weight).next_token_layer(weight, bias, float(alpha), float(temperature))
+        in_float64 = alpha > 2 and weight.device.type != "cpu"
+        kernels = plain if in_float64 else choose(weight)
+        return kernels.next_token_layer(weight, bias, float(alpha), float(temperature))
 
 
 __all__ = ["NextTokenLayer", "NextTokens", "next_token_layer"]

@@ -27,11 +27,15 @@ def linear_scores(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
+def _loss_rows(scores: Tensor, y: Tensor, options: Options) -> LossRows:
+    return unsmoothed_loss_rows(scores, y, options.alpha, options.ignore_index, options.alpha)
+
+
 def with_gradient(scores: Tensor, y: Tensor, options: Options) -> Tuple[LossRows, Tensor]:
     """The loss of some rows, and the dense gradient of its sum with respect to their scores."""
     with torch.enable_grad():
         scores = scores.detach().requires_grad_()
-        rows = unsmoothed_loss_rows(scores, y, options.alpha, options.ignore_index)
+        rows = _loss_rows(scores, y, options)
         (gradient,) = torch.autograd.grad(rows.loss.sum(), scores)
     return LossRows(rows.loss.detach(), *rows[1:]), gradient
 
@@ -51,9 +55,10 @@ class ChunkSolver:
         self.x, self.weight, self.bias, self.y = x, weight, bias, y
         self.options, self.needs_grad = options, needs_grad
         self.eager = options.uniform and needs_grad
-        sparse = options.alpha > 1 + NEAR_ONE and (bias is None or bool(bias.isfinite().all()))
-        self.kernels = choose_output_layer(x) if sparse else None
-        _, self.alpha, self.closed = flatten_rows(x, options.alpha, 1)
+        self.kernels = choose_output_layer(x) if options.alpha > 1 + NEAR_ONE else None
+        if self.kernels is not None and bias is not None and not bool(bias.isfinite().all()):
+            self.kernels = None
+        _, self.alpha, self.closed = flatten_rows(x, options.alpha, 1, options.alpha)
         self.capacity = max(1, min(len(weight), int(_DENSE_SHARE * len(weight)) + 1))
         self.screen = None
         if self.kernels is not None:
@@ -90,5 +95,5 @@ class ChunkSolver:
             rows, gradient = with_gradient(scores, y, self.options)
             return rows, None, gradient
         with torch.no_grad():
-            rows = unsmoothed_loss_rows(scores, y, self.options.alpha, self.options.ignore_index)
+            rows = _loss_rows(scores, y, self.options)
         return rows, None, None

@@ -7,7 +7,8 @@ support), and every chunk on other devices, takes the dense path: its gradient i
 with GEMMs while it is there.
 """
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from contextlib import nullcontext
+from typing import Any, ContextManager, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -110,9 +111,13 @@ def linear_entmax_loss_rows(
     x, y = features.reshape(-1, features.shape[-1]), target.reshape(-1)
     if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
         x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
-    with torch.autocast(x.device.type, enabled=False):  # which would round the scores
+    with _without_autocast(x.device.type):  # which would round the scores
         columns = _LinearEntmaxLoss.apply(x, weight, bias, y, options)
     return LossRows(*(column.view(target.shape) for column in columns))
+
+
+def _without_autocast(device: str) -> ContextManager[Any]:
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def sparse_gradients_run(weight: Tensor) -> bool:

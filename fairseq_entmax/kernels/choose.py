@@ -1,14 +1,17 @@
-"""Which back end computes: the first that takes the tensors; plain torch takes all."""
+"""Which back end computes: the first that takes the tensors; plain torch takes all.
+
+Plain torch serves CPUs and what is solved in float64; ``device`` serves accelerators, where to
+look at a value is to wait for it.
+"""
 
 from typing import Optional, Tuple
 
 from torch import Tensor
 
-from . import native, plain
+from . import device, native, plain
 from .contract import AlphaKernels, OutputLayerKernels, RowKernels
 
-# a back end for GPUs would stand before plain, and be imported when first asked for
-BACK_ENDS: Tuple[RowKernels, ...] = (native, plain)
+BACK_ENDS: Tuple[RowKernels, ...] = (native, device, plain)
 
 
 def choose(*tensors: Tensor) -> RowKernels:
@@ -19,6 +22,11 @@ def choose(*tensors: Tensor) -> RowKernels:
 def choose_alpha(*tensors: Tensor) -> Optional[AlphaKernels]:
     """The back end for the gradient of alpha with these tensors, if there is one."""
     return native if choose(*tensors) is native else None
+
+
+def choose_differentiable(*tensors: Tensor) -> RowKernels:
+    """The back end whose ``entmax_backward`` has a derivative of its own."""
+    return device if all(device.takes(tensor) for tensor in tensors) else plain
 
 
 def choose_output_layer(x: Tensor) -> Optional[OutputLayerKernels]:

@@ -1,7 +1,8 @@
 """What a back end offers to ``functional``: a package whose functions have these signatures.
 
-Rows z (N, V) stand with their exponents ``alpha``, float64 of shape (N, 1) or (1, 1), and with
-``closed``: 1.5 or 2 where all of alpha has that value, else None. Results have the type of z and
+Rows z (N, V) stand with their exponents ``alpha``: one constant, float64 of shape (1, 1) in the
+CPU's memory, or a tensor on z's device, (N, 1) or (1, 1), float64 on CPUs; and with ``closed``: 1.5
+or 2 where all of alpha has that value, else None. Results have the type of z and
 lie on its device. A row is *dead* when all its scores are -inf (its probabilities are zeros) and
 *broken* when it holds a NaN or +inf (its probabilities are NaN, as softmax's would be).
 """
@@ -36,7 +37,7 @@ class SolvedRows(NamedTuple):
     support_size: Tensor
     target_probs: Tensor
     correct: Tensor  # bool; the target's score is the largest
-    tau: Tensor  # float64; +inf: dead or does not count, NaN: broken
+    tau: Tensor  # the back end's threshold; +inf: dead or does not count, NaN: broken
     largest: Tensor  # the maximum of the row
 
 

@@ -24,7 +24,7 @@ class DenseLayer(NamedTuple):
         """As :meth:`.contract.NextTokenLayer.next_tokens`."""
         scores = F.linear(x, self.weight, self.bias)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) / self.temperature
-        alpha = torch.full((1, 1), self.alpha, dtype=torch.float64, device=x.device)
+        alpha = torch.full((1, 1), self.alpha, dtype=torch.float64)
         closed = self.alpha if self.alpha in CLOSED_FORMS else None
         log_probs = self.log_entmax(scores, alpha, closed)
         best = log_probs[:, first:].topk(k, 1)

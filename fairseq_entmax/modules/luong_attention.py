@@ -8,7 +8,7 @@ from fairseq.models.lstm import AttentionLayer, Linear
 from torch import Tensor
 
 from fairseq_entmax.functional import entmax
-from fairseq_entmax.functional.mapping import entmax_dense
+from fairseq_entmax.functional.mapping import entmax_dense, entmax_learned
 
 from .learned_alpha import LearnedAlpha
 
@@ -150,7 +150,9 @@ class EntmaxLuongAttention(nn.Module):
     @torch.jit.unused
     def sparse_weights(self, scores: Tensor) -> Tensor:
         """The attention weights, (bsz, src_len) -> the same shape."""
-        return entmax(scores, self.alpha if self.learned_alpha is None else self.learned_alpha())
+        if self.learned_alpha is None:
+            return entmax(scores, self.alpha)
+        return entmax_learned(scores, self.learned_alpha())
 
 
 def _sizes(attention: nn.Module, joint_dim: int) -> Tuple[int, int]:

@@ -9,7 +9,7 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from fairseq_entmax.functional import entmax
-from fairseq_entmax.functional.mapping import entmax_dense
+from fairseq_entmax.functional.mapping import entmax_dense, entmax_learned
 
 from .adopt import adopt
 from .learned_alpha import LearnedAlpha
@@ -160,7 +160,7 @@ class EntmaxMultiheadAttention(MultiheadAttention):
         if self.learned_alpha is None:
             return entmax(scores, self.alpha)
         by_head = scores.unflatten(0, (-1, self.num_heads))
-        return entmax(by_head, self.learned_alpha()[:, None, None]).flatten(0, 1)
+        return entmax_learned(by_head, self.learned_alpha()[:, None, None]).flatten(0, 1)
 
     def _weighted_sum(self, probs: Tensor, v: Tensor) -> Tensor:
         if probs.size(0) == v.size(0):

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows
 from ..dense_layer import DenseLayer
+from ..formulas import entropy, jacobian_product, slopes
 from .solver import probs_from_edge, probs_from_threshold, select_candidates, solve_threshold
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 21}  # a few MB of temporaries stay in the cache
-_CHUNK_ELEMENTS_DEVICE = 1 << 26
-_LARGEST_SLOPE = 1e100  # p^(2 - alpha) is unbounded at the support's edge for alpha > 2
+_CHUNK_ELEMENTS_DEVICE = 1 << 24
 
 
 class _Chunk(NamedTuple):
@@ -86,7 +86,7 @@ def _probs(
 
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.entmax`."""
-    probs = torch.zeros_like(z, memory_format=torch.contiguous_format)
+    probs, alpha = torch.zeros_like(z, memory_format=torch.contiguous_format), alpha.to(z.device)
     for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
         solved = _solve(z[rows], a, closed)
         if solved.columns is None:
@@ -115,38 +115,15 @@ def next_token_layer(
     return DenseLayer(log_entmax, weight, bias, alpha, temperature)
 
 
-def _slopes(p: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
-    """s = p^(2 - alpha) on the support, else 0; differentiable also where p = 0."""
-    support = p > 0
-    if closed == 2.0:
-        return support.to(p.dtype)
-    safe = torch.where(support, p, torch.ones_like(p))
-    s = safe.sqrt() if closed == 1.5 else safe.pow(2 - alpha).clamp(max=_LARGEST_SLOPE)
-    return torch.where(support, s, torch.zeros_like(s))
-
-
 def entmax_backward(probs: Tensor, grad: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
-    """(diag(s) - s s^T / sum s) grad, Proposition 2; differentiable any number of times."""
+    """As :meth:`.RowKernels.entmax_backward`; differentiable any number of times."""
     # float64 is needed where s = p^(2 - alpha) spans many magnitudes
     dtype = torch.promote_types(probs.dtype, torch.float32) if closed else torch.float64
-    s = _slopes(probs.to(dtype), alpha, closed)
+    s = slopes(probs.to(dtype), alpha.to(probs.device) - 1, closed)
     grad = grad.to(dtype)
     if not closed:  # the gradient of the largest slope would cancel against the mean
         grad = grad - grad.gather(1, s.detach().argmax(1, keepdim=True))
-    # sum s >= sum p = 1 on every row but the masked ones, where s = 0
-    mean = (s * grad).sum(1, keepdim=True) / s.sum(1, keepdim=True).clamp(min=0.5)
-    return (s * (grad - mean)).to(probs.dtype)
-
-
-def _entropy(p: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
-    """H_alpha of each row, (N,); expm1 keeps it exact near alpha = 1."""
-    if closed == 1.5:
-        return (1 - (p * p.sqrt()).sum(1)) / 0.75
-    if closed == 2.0:
-        return (1 - p.square().sum(1)) / 2
-    gap = (alpha - 1).clamp(min=NEAR_ONE)
-    log_p = torch.where(p > 0, p, torch.ones_like(p)).log()
-    return -(p * torch.expm1(gap * log_p)).sum(1) / (gap * (1 + gap)).squeeze(1)
+    return jacobian_product(s, grad).to(probs.dtype)
 
 
 def _loss(z: Tensor, z_y: Tensor, solved: _Chunk, alpha: Tensor, closed: Optional[float]) -> Tensor:
@@ -157,7 +134,7 @@ def _loss(z: Tensor, z_y: Tensor, solved: _Chunk, alpha: Tensor, closed: Optiona
     positive, nothing = p > 0, torch.zeros_like(p)
     dot = torch.where(positive, p * shifted, nothing).sum(1)
     gap = (largest.to(p.dtype) - z_y.to(p.dtype)).squeeze(1)
-    loss = dot + _entropy(p, alpha, closed) + gap
+    loss = dot + entropy(p, (alpha - 1).clamp(min=NEAR_ONE), closed) + gap
     if closed:  # one ulp of tau is in every p: out by the loss's slope along the support
         excess = torch.where(positive, p, nothing).sum(1) - positive.any(1).to(p.dtype)
         slope = tau.squeeze(1).to(p.dtype) / (closed - 1)
@@ -169,7 +146,7 @@ def solve_loss(
     z: Tensor, target: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
 ) -> SolvedRows:
     """As :meth:`.RowKernels.solve_loss`."""
-    dtype = torch.promote_types(z.dtype, torch.float32)
+    dtype, alpha = torch.promote_types(z.dtype, torch.float32), alpha.to(z.device)
     safe_y = target.clamp(min=0)
     z_y = z.gather(1, safe_y.unsqueeze(1))
     n = len(target)
@@ -220,7 +197,7 @@ def loss_backward(
     z: Tensor, alpha: Tensor, closed: Optional[float], solved: SolvedRows, grad: Tensor
 ) -> Tensor:
     """As :meth:`.RowKernels.loss_backward`."""
-    grad = grad.to(solved.values.dtype)
+    grad, alpha = grad.to(solved.values.dtype), alpha.to(z.device)
     out = torch.zeros(z.shape, dtype=grad.dtype, device=z.device)
     slots = torch.arange(solved.columns.shape[1], device=z.device)
     row, slot = (slots < solved.n_kept.unsqueeze(1)).nonzero(as_tuple=True)
