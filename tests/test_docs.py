@@ -14,4 +14,4 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("page", PAGES + EXAMPLES)
 def test_the_index_names_each_page(page):
-    assert page in INDEX
+    assert INDEX.count(page) == 1

@@ -186,12 +186,12 @@ class _LinearEntmaxLoss(torch.autograd.Function):
                 "linear_entmax_loss can be differentiated once, got create_graph=True: "
                 "use entmax_loss of the scores"
             )
-        if not has_storage(grad):
+        x, weight, bias, y = ctx.saved_tensors
+        if has_storage(x) and not has_storage(grad):
             raise RuntimeError(
                 "linear_entmax_loss takes one gradient at a time, got a batch of them "
                 "(vectorize=True, is_grads_batched=True): use entmax_loss of the scores"
             )
-        x, weight, bias, y = ctx.saved_tensors
         x32, w32, b32 = _wide(x, weight, bias)
         # what forward collected is scaled in place, so a second backward starts again
         gradients, ctx.gradients = ctx.gradients, None

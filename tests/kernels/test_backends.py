@@ -258,8 +258,8 @@ def test_next_tokens_when_the_weights_are_broken(kernels):
 
 @pytest.mark.parametrize("n", [1, 30, 64, 513, 2000])
 def test_gradient_of_an_alpha_for_each_row(kernels, n):
-    if kernels is plain:
-        pytest.skip("plain torch leaves it to operations with a graph")
+    if not hasattr(kernels, "entmax_backward_by_alpha"):
+        pytest.skip("leaves it to operations with a graph")
     generator = torch.Generator().manual_seed(2)
     z, grad = torch.randn(2, 19, n, generator=generator)
     alpha = torch.linspace(1.06, 2, 19, dtype=torch.float64).unsqueeze(1)

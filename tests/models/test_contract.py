@@ -360,7 +360,9 @@ def test_script(arch, alpha):
     inputs = batch()["net_input"]
     expected, extra = model(**inputs)
     got, scripted_extra = loaded(**inputs)
-    assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    # compiled kernels against plain torch: float32 rounds both, at the size of the largest score
+    largest = expected.abs().max().item()
+    assert_close(got, expected, atol=1e-5 * largest, rtol=1e-4)
     assert_close(attention_of(scripted_extra), attention_of(extra), atol=1e-5, rtol=0)
     assert torch.equal(attention_of(scripted_extra) == 0, attention_of(extra) == 0)
 
