@@ -12,6 +12,7 @@ SLOW = (
     "analysis/test_commands.py",
     "analysis/test_explorer.py",
     "analysis/test_report.py",
+    "analysis/test_distributions.py",
     "analysis/test_search.py",
     "compat/test_hostile.py",
     "compat/test_old_torch.py",
@@ -20,6 +21,7 @@ SLOW = (
     "criterions/test_two_processes.py",
     "decoding/test_certificate.py",
     "decoding/test_exact.py",
+    "decoding/test_mbr.py",
     "functional/test_entmax_alpha_tensor.py",
     "functional/test_gradients.py",
     "functional/test_large_alpha.py",
@@ -43,6 +45,7 @@ SLOW = (
     "test_arch_builds_with_the_stock_parameters",
     "test_broken_and_ignored_rows",
     "test_equals_the_plain_recomputation",
+    "test_every_number_of_200_models_is_inside_its_bounds",
     "test_float64_equals_the_oracle",
     "test_gradcheck",
     "test_gradient",
@@ -56,6 +59,7 @@ SLOW = (
     "test_no_dead_hypothesis_and_no_crash_on_random_models",
     "test_no_name_of_ours_is_hidden_by_an_attribute_of_fairseq",
     "test_only_some_inputs_need_gradients",
+    "test_other_formats",
     "test_repairs_are_not_told_unasked",
     "test_repairs_can_be_switched_off",
     "test_samples_have_the_model_s_frequencies",
@@ -63,7 +67,9 @@ SLOW = (
     "test_script_probs",
     "test_solve_loss",
     "test_statistics_equal_brute_force",
+    "test_steps_are_enough",
     "test_the_order_of_imports_does_not_matter",
+    "test_the_risk_falls",
     "test_the_same_bits_every_time_and_on_any_number_of_threads",
     "test_the_scores_of_all_rows_never_exist",
     "test_threads_are_those_of_torch",
@@ -71,13 +77,21 @@ SLOW = (
     "test_truncated_samples_have_renormalised_frequencies",
     "test_twenty_steps_lower_the_loss",
     "test_twin_has_the_stock_parameters_and_sparse_parts",
+    "test_waits",
     "test_without_libraries_torch_does_it",
 )
-LONG_ROWS = re.compile(r"(^|-)1\d{3,}(-|$)")  # a length of 1,000 or more, in a test's parameters
+# in a test's parameters: a length of 1,000 or more, 16-bit scores, the builds of the kernels that
+# are not chosen here or are slower
+LONG = re.compile(r"(^|-)(1\d{3,}|b?float16|baseline|avx512)(-|$)")
 
 
 def is_slow(nodeid: str) -> bool:
     """Whether a test, as ``folder/file.py::test[parameters]``, is left out."""
     path, _, test = nodeid.partition("::")
     name, _, parameters = test.partition("[")
-    return path.endswith(SLOW) or name in SLOW or bool(LONG_ROWS.search(parameters.rstrip("]")))
+    return (
+        path.endswith(SLOW)
+        or name in SLOW
+        or "16_bit" in name
+        or bool(LONG.search(parameters.rstrip("]")))
+    )
