@@ -1,11 +1,27 @@
-"""Sparse sequence-to-sequence models for fairseq: ``--user-dir fairseq_entmax``."""
+"""Sparse sequence-to-sequence models for fairseq: ``--user-dir fairseq_entmax``.
 
+Importing it repairs fairseq and registers archs, criterions, tasks and scorers. With
+``FAIRSEQ_ENTMAX_REGISTER=off`` in the environment that is left out, unless fairseq has been imported
+before: ``fairseq_entmax.functional`` alone is plain torch, and imports in the time of torch.
+"""
+
+import os
+import sys
 from importlib.util import find_spec
 
 __version__ = "0.1.0"
 
-# `fairseq_entmax.functional` is plain torch and works without fairseq
-if find_spec("fairseq") is not None:
+SWITCH = "FAIRSEQ_ENTMAX_REGISTER"
+
+
+def _wants_fairseq() -> bool:
+    """Whether fairseq is here, or about to be imported."""
+    if "fairseq" in sys.modules:
+        return True
+    return os.environ.get(SWITCH) != "off" and find_spec("fairseq") is not None
+
+
+if _wants_fairseq():
     from fairseq_entmax import compat
 
     compat.apply()

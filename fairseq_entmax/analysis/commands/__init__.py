@@ -20,6 +20,7 @@ COMMANDS: Commands = {
     "sweep": (f"{__name__}.sweep", "figures of scripts/sweep_alpha.py against alpha"),
     "speed": (f"{__name__}.speed", "validations of benchmark.py training-curve against seconds"),
     "distribution": (f"{__name__}.distribution", "what is proven of all strings: entropy, events"),
+    "search": (f"{__name__}.search", "what beams of models find, prove and miss"),
     "generation": (f"{__name__}.generation", "what language models predict and write"),
     "mapping": (f"{__name__}.mapping", "the entropies and mappings of the paper"),
 }
