@@ -88,8 +88,8 @@ setup(
     keywords=KEYWORDS,
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license_expression="MIT",  # here, as setuptools for Python 3.8 cannot read it in pyproject.toml
-    # above 3.12 there is no fairseq: ve-fairseq has wheels for 3.11 and 3.12, fairseq runs up to 3.10
+    license_expression="MIT",
+    # no fairseq above 3.12: ve-fairseq has wheels for 3.11 and 3.12, fairseq itself runs below
     python_requires=">=3.8,<3.13",
     ext_modules=[kernels(build) for build in BUILDS],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": WheelOfLibraries},

@@ -1,8 +1,8 @@
 """Sparse sequence-to-sequence models for fairseq: ``--user-dir fairseq_entmax``.
 
-Importing it repairs fairseq and registers archs, criterions, tasks and scorers. With
-``FAIRSEQ_ENTMAX_REGISTER=off`` in the environment that is left out, unless fairseq has been imported
-before: ``fairseq_entmax.functional`` alone is plain torch, and imports in the time of torch.
+Importing it imports and repairs fairseq, and registers archs, criterions, tasks and scorers.
+``FAIRSEQ_ENTMAX_REGISTER=off`` in the environment leaves that out, unless fairseq is there already:
+then ``fairseq_entmax.functional``, which is plain torch, is imported as fast as torch.
 """
 
 import os
@@ -11,17 +11,10 @@ from importlib.util import find_spec
 
 __version__ = "0.1.0"
 
-SWITCH = "FAIRSEQ_ENTMAX_REGISTER"
 
-
-def _wants_fairseq() -> bool:
-    """Whether fairseq is here, or about to be imported."""
-    if "fairseq" in sys.modules:
-        return True
-    return os.environ.get(SWITCH) != "off" and find_spec("fairseq") is not None
-
-
-if _wants_fairseq():
+if "fairseq" in sys.modules or (
+    os.environ.get("FAIRSEQ_ENTMAX_REGISTER") != "off" and find_spec("fairseq") is not None
+):
     from fairseq_entmax import compat
 
     compat.apply()

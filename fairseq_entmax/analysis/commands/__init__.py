@@ -29,7 +29,8 @@ COMMANDS: Commands = {
 def run(arguments: List[str], commands: Commands, program: str) -> None:
     """Hands over to a command; without one, names them all."""
     if not arguments or arguments[0] not in commands:
-        lines = [f"  {name:12} {what}" for name, (_, what) in commands.items()]
+        width = max(map(len, commands))
+        lines = [f"  {name:{width}}  {what}" for name, (_, what) in commands.items()]
         asked_for = not arguments or arguments[0] in ("-h", "--help")
         unknown = "" if asked_for else f"unknown command: {arguments[0]}\n"
         usage = f"usage: {program} COMMAND [--help]\n" + "\n".join(lines)

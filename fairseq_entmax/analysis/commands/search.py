@@ -12,22 +12,18 @@ from fairseq_entmax.data.files import write_json
 
 from . import shared
 
-_EXAMPLE = "demo/bin --model sparse=demo/checkpoints/checkpoint_best.pt --beam 1 5 --json search.json"
+_EXAMPLE = "demo/bin --model demo=demo/checkpoints/checkpoint_best.pt --beam 1 5"
 
 
 def named_path(text: str) -> Tuple[str, str]:
     """NAME=CHECKPOINT[:CHECKPOINT...] in two parts.
 
     Raises:
-        argparse.ArgumentTypeError: it has another form, or a file is missing.
+        argparse.ArgumentTypeError: it has another form.
     """
     name, equals, paths = text.partition("=")
-    missing = [path for path in utils.split_paths(paths) if not os.path.isfile(path)]
-    if not equals or not paths or missing:
-        raise argparse.ArgumentTypeError(
-            f"expected NAME=CHECKPOINT[:CHECKPOINT...], got {text!r}"
-            + (f"; there is no file {missing[0]}" if equals and missing else "")
-        )
+    if not name or not equals or not paths:
+        raise argparse.ArgumentTypeError(f"expected NAME=CHECKPOINT[:CHECKPOINT...], got {text!r}")
     return name, paths
 
 
@@ -68,6 +64,10 @@ def main(arguments: List[str]) -> None:
 
 
 def _work(args: argparse.Namespace) -> None:
+    for name, paths in args.model:
+        missing = [path for path in utils.split_paths(paths) if not os.path.isfile(path)]
+        if missing:
+            raise ValueError(f"--model {name}: there is no file {missing[0]}")
     inputs = Inputs(args.data, args.subset, args.languages, args.sentences, args.cpu)
     rows: List[Row] = []
     for name, paths in args.model:
