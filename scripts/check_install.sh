@@ -3,6 +3,7 @@
 # them from another folder. Half an hour and 3 GB on a slow line, so no part of `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONPATH
 PYTHON="${PYTHON:-python3}"
 CLONE="$PWD"
 WORK="$(mktemp -d)"
@@ -14,7 +15,7 @@ git ls-files -z | xargs -0 cp --parents -t "$WORK/source"
 
 "$PYTHON" -m venv "$WORK/build"
 "$WORK/build/bin/python" -m pip install --quiet build
-(cd "$WORK/source" && "$WORK/build/bin/python" -m build --outdir "$WORK/dist" > "$WORK/build.log") \
+(cd "$WORK/source" && "$WORK/build/bin/python" -m build --outdir "$WORK/dist" &> "$WORK/build.log") \
   || { cat "$WORK/build.log"; exit 1; }
 ls "$WORK/dist"
 tar tzf "$WORK"/dist/*.tar.gz > "$WORK/sdist.list"
