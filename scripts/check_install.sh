@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs the wheel, the sdist and the clone itself (-e), each into an empty environment, and uses
-# them from another folder. Half an hour and 3 GB on a slow line, so no part of `make test`.
+# Installs the wheel, the sdist and the source itself (-e), each into an empty environment, and uses
+# them from another folder: check_install.sh [wheel] [sdist] [editable]. Some minutes each and 3 GB,
+# so no part of `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONPATH
 PYTHON="${PYTHON:-python3}"
 CLONE="$PWD"
+WANTED="${*:-wheel sdist editable}"
 WORK="$(mktemp -d)"
 trap 'rm -rf "$WORK"' EXIT
 
@@ -27,6 +29,7 @@ ls "$WORK"/dist/*-py3-none-*.whl > /dev/null
 try() { # NAME, what pip installs
   local bin="$WORK/$1/bin" name="$1"
   shift
+  [[ " $WANTED " = *" $name "* ]] || return 0
   "$PYTHON" -m venv "$WORK/$name"
   "$bin/python" -m pip install --quiet --constraint constraints.txt torch numpy
   "$bin/python" -m pip install --quiet --constraint constraints.txt "$@"
