@@ -112,7 +112,7 @@ setup(
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
         "gpu": [],  # torch built for the accelerator is all it takes
-        "docs": ["furo", "myst-parser", "sphinx"],
+        "docs": ["furo", "myst-parser", "sphinx", "sphinx-mathjax-offline"],
         "plot": ["jinja2", "matplotlib"],
         "explore": ["flask", "jinja2", "matplotlib"],
         "dev": [

@@ -12,7 +12,13 @@ project = "fairseq_entmax"
 release = re.search(
     r'^__version__ = "(.+)"$', (ROOT / "fairseq_entmax" / "__init__.py").read_text(), re.M
 ).group(1)
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax from the site itself
+]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"  # light and dark, as the reader's system says
