@@ -22,6 +22,8 @@ extensions = [
 exclude_patterns = ["_build"]
 
 html_theme = "furo"  # light and dark, as the reader's system says
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"{project} {release}"
 
 myst_heading_anchors = 3

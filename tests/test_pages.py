@@ -20,6 +20,7 @@ PARSERS = {
     "fairseq-eval-lm": options.get_eval_lm_parser,
     "fairseq-preprocess": options.get_preprocessing_parser,
 }
+COMMAND = re.compile(r"(?:\$|   ) *(?:[A-Z_]+=\S+ )*((?:fairseq-|examples/|python |make ).*)")
 ENDS = ("|", "<", ">", "&", ";")
 LEFT_OUT = "..."  # of a command: data, a model, what the reader has
 
@@ -37,9 +38,7 @@ def blocks(kind):
 def commands(block):
     """The words of each command, without what it is piped into or written to."""
     for line in block.replace("\\\n", " ").splitlines():
-        match = re.match(
-            r"(?:\$|   ) *(?:[A-Z_]+=\S+ )*((?:fairseq-|examples/|python|make).*)", line
-        )
+        match = COMMAND.match(line)
         if match:
             yield list(takewhile(lambda word: word not in ENDS, shlex.split(match[1], True)))
 
@@ -57,6 +56,7 @@ def test_commands_parse(page, block, monkeypatch, capsys):
     for program, *words in commands(block):
         if program in PARSERS:
             given = ["data" if word.startswith(LEFT_OUT) else word for word in words]
+            given = [word.replace("$k", "0") for word in given]  # of a loop
             if program in ("fairseq-generate", "fairseq-eval-lm") and "--path" not in words:
                 given += ["--path", "model.pt"]
             options.parse_args_and_arch(PARSERS[program](), given)
