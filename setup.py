@@ -37,6 +37,17 @@ HEADERS = ("common", "lanes", "power", "general", "solve", "loss", "candidates")
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-Wno-psabi"]
 
 
+def package_page():
+    """README.md with whole addresses: a package page has no files beside it."""
+
+    def whole(link):
+        kind = "raw" if link[1].startswith("!") else "blob"
+        return f"{link[1]}({HOME}/{kind}/main/{link[2]})"
+
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"(!?\[[^\]]*\])\((?!https?:)([^)]+)\)", whole, text)
+
+
 class BuildKernels(build_ext):
     """Compiles the same sources several times, each into its own folder."""
 
@@ -86,7 +97,7 @@ setup(
         "Paper": "https://arxiv.org/abs/1905.05702",
     },
     keywords=KEYWORDS,
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=package_page(),
     long_description_content_type="text/markdown",
     license_expression="MIT",
     # no fairseq above 3.12: ve-fairseq has wheels for 3.11 and 3.12, fairseq itself runs below

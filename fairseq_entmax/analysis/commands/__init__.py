@@ -11,18 +11,33 @@ Commands = Dict[str, Tuple[str, str]]
 
 # name: the module whose main(arguments) it is, and what it does
 COMMANDS: Commands = {
-    "alignment": (f"{__name__}.alignment", "attention as a map, exact zeros blank"),
-    "tree": (f"{__name__}.tree", "all strings that a model allows for one input"),
-    "steps": (f"{__name__}.steps", "the possible next tokens at each step of one output"),
-    "support": (f"{__name__}.support", "numbers of possible tokens, in training and by position"),
-    "report": (f"{__name__}.report", "one HTML page about a model"),
-    "explore": (f"{__name__}.explore", "the same alive, in the browser"),
-    "sweep": (f"{__name__}.sweep", "figures of scripts/sweep_alpha.py against alpha"),
-    "speed": (f"{__name__}.speed", "validations of benchmark.py training-curve against seconds"),
-    "distribution": (f"{__name__}.distribution", "what is proven of all strings: entropy, events"),
-    "search": (f"{__name__}.search", "what beams of models find, prove and miss"),
+    "alignment": (f"{__name__}.alignment", "draw attention; exact zeros are blank"),
+    "tree": (f"{__name__}.tree", "draw all strings that a model allows for one input"),
+    "steps": (f"{__name__}.steps", "draw the possible next tokens at each step of an output"),
+    "support": (
+        f"{__name__}.support",
+        "draw how many tokens are possible, over a training and by position",
+    ),
+    "report": (f"{__name__}.report", "write one HTML page about a model"),
+    "explore": (
+        f"{__name__}.explore",
+        "serve an interactive page: type a line, see what is possible",
+    ),
+    "sweep": (f"{__name__}.sweep", "draw the results of scripts/sweep_alpha.py against alpha"),
+    "speed": (
+        f"{__name__}.speed",
+        "draw the validations of benchmark.py training-curve against time",
+    ),
+    "distribution": (
+        f"{__name__}.distribution",
+        "entropy, length, events and calibration with proven bounds",
+    ),
+    "search": (
+        f"{__name__}.search",
+        "what beam search finds, proves and misses, beside exact search",
+    ),
     "generation": (f"{__name__}.generation", "what language models predict and write"),
-    "mapping": (f"{__name__}.mapping", "the entropies and mappings of the paper"),
+    "mapping": (f"{__name__}.mapping", "draw the entropies and mappings of the paper"),
 }
 
 
