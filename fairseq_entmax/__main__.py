@@ -9,7 +9,7 @@ COMMANDS: commands.Commands = {
     "merge": ("fairseq_entmax.data.shards", "join the outputs of the shards of fairseq-generate"),
     "predict": (
         "fairseq_entmax.transduction.predict",
-        "answer the words of a table (examples/transduction)",
+        "answer a table of words",
     ),
     **commands.COMMANDS,
 }

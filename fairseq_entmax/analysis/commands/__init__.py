@@ -1,6 +1,6 @@
 """The commands that look inside a model: ``python -m fairseq_entmax.analysis COMMAND``.
 
-A command is a module with ``main(arguments)``; name it in COMMANDS to add one.
+A command is a module with ``main(arguments)``, named below.
 """
 
 import sys
@@ -9,36 +9,24 @@ from typing import Dict, List, Tuple
 
 Commands = Dict[str, Tuple[str, str]]
 
-# name: the module whose main(arguments) it is, and what it does
-COMMANDS: Commands = {
-    "alignment": (f"{__name__}.alignment", "draw attention; exact zeros are blank"),
-    "tree": (f"{__name__}.tree", "draw all strings that a model allows for one input"),
-    "steps": (f"{__name__}.steps", "draw the possible next tokens at each step of an output"),
-    "support": (
-        f"{__name__}.support",
-        "draw how many tokens are possible, over a training and by position",
-    ),
-    "report": (f"{__name__}.report", "write one HTML page about a model"),
-    "explore": (
-        f"{__name__}.explore",
-        "serve an interactive page: type a line, see what is possible",
-    ),
-    "sweep": (f"{__name__}.sweep", "draw the results of scripts/sweep_alpha.py against alpha"),
-    "speed": (
-        f"{__name__}.speed",
-        "draw the validations of benchmark.py training-curve against time",
-    ),
-    "distribution": (
-        f"{__name__}.distribution",
-        "entropy, length, events and calibration with proven bounds",
-    ),
-    "search": (
-        f"{__name__}.search",
-        "what beam search finds, proves and misses, beside exact search",
-    ),
-    "generation": (f"{__name__}.generation", "what language models predict and write"),
-    "mapping": (f"{__name__}.mapping", "draw the entropies and mappings of the paper"),
+# each is a module of this folder
+_WHAT = {
+    "alignment": "draw attention; exact zeros are blank",
+    "tree": "draw all strings that a model allows for one input",
+    "steps": "draw the possible next tokens at each step of an output",
+    "support": "draw how many tokens are possible, over a training and by position",
+    "report": "write one HTML page about a model",
+    "explore": "serve an interactive page: type a line, see what is possible",
+    "sweep": "draw the results of scripts/sweep_alpha.py against alpha",
+    "speed": "draw the validations of benchmark.py training-curve against time",
+    "distribution": "entropy, length, events and calibration, with proven bounds",
+    "search": "what beam search finds, proves and misses, beside exact search",
+    "generation": "what language models predict and write",
+    "mapping": "draw the entropies and mappings of the paper",
 }
+
+# name: the module whose main(arguments) it is, and what it does
+COMMANDS: Commands = {name: (f"{__name__}.{name}", what) for name, what in _WHAT.items()}
 
 
 def run(arguments: List[str], commands: Commands, program: str) -> None:
