@@ -9,7 +9,7 @@ import os
 import sys
 from importlib.util import find_spec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 if "fairseq" in sys.modules or (

@@ -30,7 +30,7 @@ def console_commands(name):
 
 
 def test_readme_is_short():
-    assert len(README.splitlines()) <= 200
+    assert len(README.splitlines()) <= 150
 
 
 def test_links_of_the_package_page_are_whole_and_lead_to_files(monkeypatch):
@@ -123,4 +123,6 @@ def test_every_arch_is_named_and_registered():
 
 def test_version_is_in_the_changelog():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## {fairseq_entmax.__version__}" in changelog
+    assert f"## {fairseq_entmax.__version__} - " in changelog
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {fairseq_entmax.__version__}" in citation
