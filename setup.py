@@ -99,6 +99,7 @@ setup(
     keywords=KEYWORDS,
     long_description=package_page(),
     long_description_content_type="text/markdown",
+    license="MIT",  # what setuptools for Python 3.8 reads
     license_expression="MIT",
     # no fairseq above 3.12: ve-fairseq has wheels for 3.11 and 3.12, fairseq itself runs below
     python_requires=">=3.8,<3.13",
