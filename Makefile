@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test test-quick check check-native docs clean
+.PHONY: install demo test test-quick test-install check check-native docs clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ SKIPPED := $(addprefix --ignore=,tests/cli tests/examples tests/faults tests/scr
 test-quick: $(INSTALLED)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(SKIPPED) tests
 
+# wheel, sdist and -e, each in an empty environment
+test-install:
+	PYTHON=$(PYTHON) bash scripts/check_install.sh
+
 # reads only: style, types, layering
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -42,7 +46,7 @@ check: $(INSTALLED)
 
 # the site, docs/_build/index.html; a warning is an error
 docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx --quiet -W --keep-going -b html docs docs/_build
 
 # the C kernels under the address and undefined-behaviour sanitizers of gcc

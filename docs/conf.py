@@ -12,10 +12,19 @@ project = "fairseq_entmax"
 release = re.search(
     r'^__version__ = "(.+)"$', (ROOT / "fairseq_entmax" / "__init__.py").read_text(), re.M
 ).group(1)
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax from the site itself
+]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"  # light and dark, as the reader's system says
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
 html_title = f"{project} {release}"
 
 myst_heading_anchors = 3
@@ -48,6 +57,13 @@ def link_to_copies(app, name, source):
         source[0] = source[0].replace("](../examples/", "](examples/")
 
 
+def clear_aliases(app, what, name, obj, options, lines):
+    """Python's own words for the fields of a named tuple say nothing."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", clear_aliases)
     app.connect("builder-inited", copy_examples)
     app.connect("source-read", link_to_copies)

@@ -1,11 +1,20 @@
-"""Sparse sequence-to-sequence models for fairseq: ``--user-dir fairseq_entmax``."""
+"""Sparse sequence-to-sequence models for fairseq: ``--user-dir fairseq_entmax``.
 
+Importing it imports and repairs fairseq, and registers archs, criterions, tasks and scorers.
+``FAIRSEQ_ENTMAX_REGISTER=off`` in the environment leaves that out, unless fairseq is there already:
+then ``fairseq_entmax.functional``, which is plain torch, is imported as fast as torch.
+"""
+
+import os
+import sys
 from importlib.util import find_spec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# `fairseq_entmax.functional` is plain torch and works without fairseq
-if find_spec("fairseq") is not None:
+
+if "fairseq" in sys.modules or (
+    os.environ.get("FAIRSEQ_ENTMAX_REGISTER") != "off" and find_spec("fairseq") is not None
+):
     from fairseq_entmax import compat
 
     compat.apply()

@@ -6,8 +6,11 @@ from typing import List, Optional
 from fairseq_entmax.analysis import commands
 
 COMMANDS: commands.Commands = {
-    "merge": ("fairseq_entmax.data.shards", "join what shards of fairseq-generate printed"),
-    "predict": ("fairseq_entmax.transduction.predict", "answer the words of a table"),
+    "merge": ("fairseq_entmax.data.shards", "join the outputs of the shards of fairseq-generate"),
+    "predict": (
+        "fairseq_entmax.transduction.predict",
+        "answer a table of words",
+    ),
     **commands.COMMANDS,
 }
 

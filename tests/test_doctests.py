@@ -2,12 +2,13 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
 
 import fairseq_entmax
-from fairseq_entmax import functional
+from fairseq_entmax import analysis, decoding, functional, modules, scoring, transduction
 
 MODULES = ["fairseq_entmax"] + [
     module.name
@@ -24,6 +25,12 @@ def test_examples_run(name):
 
 def test_every_module_is_walked():
     assert {"fairseq_entmax.functional.mapping", "fairseq_entmax.kernels.plain"} < set(MODULES)
+
+
+@pytest.mark.parametrize("room", [analysis, decoding, functional, modules, scoring, transduction])
+def test_every_public_class_has_an_example(room):
+    classes = filter(inspect.isclass, (getattr(room, name) for name in room.__all__))
+    assert not [made.__name__ for made in classes if "Example:" not in inspect.getdoc(made)]
 
 
 @pytest.mark.parametrize("name", functional.__all__)

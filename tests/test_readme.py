@@ -1,12 +1,14 @@
 """The code of README and docs runs, the commands parse, the names exist."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 import torch
 from fairseq import options
 from fairseq.criterions import CRITERION_REGISTRY
@@ -28,7 +30,19 @@ def console_commands(name):
 
 
 def test_readme_is_short():
-    assert len(README.splitlines()) < 200
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_of_the_package_page_are_whole_and_lead_to_files(monkeypatch):
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    links = re.findall(r"\]\(([^)]+)\)", given["long_description"])
+    ours = [link for link in links if link.startswith(given["url"])]
+    assert len(ours) > 5 and all(link.startswith("https://") for link in links)
+    for link in ours:
+        path = re.fullmatch(re.escape(given["url"]) + r"/(?:raw|blob)/main/(.*)", link)[1]
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
@@ -109,4 +123,6 @@ def test_every_arch_is_named_and_registered():
 
 def test_version_is_in_the_changelog():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## {fairseq_entmax.__version__}" in changelog
+    assert f"## {fairseq_entmax.__version__} - " in changelog
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {fairseq_entmax.__version__}" in citation

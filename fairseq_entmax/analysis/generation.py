@@ -9,14 +9,28 @@ _ROUNDING = 1e-5
 
 
 class Candidate(NamedTuple):
-    """One hypothesis: its tokens and log p (natural logarithm, not length-normalised)."""
+    """One hypothesis: its tokens and log p (natural logarithm, not length-normalised).
+
+    Example::
+
+        >>> math.exp(Candidate(["a", "b"], math.log(0.75)).log_prob)
+        0.75
+    """
 
     tokens: List[str]
     log_prob: float
 
 
 class Sentence(NamedTuple):
-    """One input with its reference and its n-best list, best first."""
+    """One input with its reference and its n-best list, best first.
+
+    Example::
+
+        >>> found = [Candidate(["b"], math.log(0.75)), Candidate(["c"], math.log(0.25))]
+        >>> sentence = Sentence(0, source=["a"], target=["b"], candidates=found)
+        >>> sentence.correct, sentence.exhausted  # nothing else is possible
+        (True, True)
+    """
 
     id: int
     source: List[str]

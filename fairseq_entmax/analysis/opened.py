@@ -121,7 +121,10 @@ class Opened:
         try:
             self.task.load_dataset(name)
         except (FileNotFoundError, KeyError):
-            raise ValueError(f"{self.data} has no subset {name!r}: see --subset") from None
+            there = sorted({path.name.split(".")[0] for path in Path(self.data).glob("*.idx")})
+            raise ValueError(
+                f"{self.data} has no subset {name!r}, but {', '.join(there)}: see --subset"
+            ) from None
         rows = self.task.dataset(name)
         return [self._line(rows[i], i) for i in range(len(rows))]
 

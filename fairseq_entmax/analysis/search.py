@@ -1,23 +1,17 @@
 """Numbers about the search in trained models: how often it is exact, and what it misses.
 
-    python -m fairseq_entmax.analysis.search DATA --model sparse=a.pt --model softmax=b.pt \
-        --beam 1 5 10 --sentences 200 --json FILE
-
 One row for each model and beam, with log p as the score and the empty string allowed, so that the
 rows of a sparse model and its softmax twin can be compared.
 """
 
 import argparse
 import math
-import os
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from fairseq_entmax.data.files import write_json
 from fairseq_entmax.decoding import ExactSearch, make_sparse
 from fairseq_entmax.decoding.report import summary
 from fairseq_entmax.modules import output_alpha_of
@@ -171,69 +165,3 @@ def table(rows: List[Row]) -> str:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def named_path(text: str) -> Tuple[str, str]:
-    """NAME=CHECKPOINT[:CHECKPOINT...] in two parts.
-
-    Raises:
-        argparse.ArgumentTypeError: it has another form, or a file is missing.
-    """
-    name, equals, paths = text.partition("=")
-    missing = [path for path in utils.split_paths(paths) if not os.path.isfile(path)]
-    if not equals or not paths or missing:
-        raise argparse.ArgumentTypeError(
-            f"expected NAME=CHECKPOINT[:CHECKPOINT...], got {text!r}"
-            + (f"; there is no file {missing[0]}" if equals and missing else "")
-        )
-    return name, paths
-
-
-def at_least_one(text: str) -> int:
-    """A whole number of the command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is below 1, or none.
-    """
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
-    return int(text)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of this module."""
-    made = argparse.ArgumentParser(
-        prog="python -m fairseq_entmax.analysis.search", description=__doc__.splitlines()[0]
-    )
-    made.add_argument("data", help="folder that fairseq-preprocess wrote")
-    made.add_argument(
-        "--model", action="append", required=True, type=named_path, metavar="NAME=CHECKPOINT"
-    )
-    made.add_argument("--beam", nargs="+", type=at_least_one, default=[1, 5, 10])
-    made.add_argument("--subset", default="test")
-    made.add_argument("--languages", nargs=2, default=[], metavar=("SOURCE", "TARGET"))
-    made.add_argument("--sentences", type=at_least_one, default=200, help="(default: 200)")
-    made.add_argument("--batch-size", type=at_least_one, default=64)
-    made.add_argument("--max-len-b", type=at_least_one, default=50, help="source length + this")
-    made.add_argument("--max-expansions", type=at_least_one, default=2000)
-    made.add_argument("--strings", type=at_least_one, default=1000, help="count no further")
-    made.add_argument("--cpu", action="store_true")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
-    return made
-
-
-def main() -> None:
-    """Print the table, and write ``--json``, rewritten after each model."""
-    args = parser().parse_args()
-    inputs = Inputs(args.data, args.subset, args.languages, args.sentences, args.cpu)
-    rows: List[Row] = []
-    for name, paths in args.model:
-        for row in analyse(inputs, inputs.models(paths), args.beam, args):
-            rows.append({"model": name, **row})
-        if args.json:
-            write_json(args.json, rows)
-    print(table(rows))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,13 @@ _BATCH = 256
 
 
 class Sparsity(NamedTuple):
-    """Means over the steps of the best hypotheses, the end of the string included."""
+    """Means over the steps of the best hypotheses, the end of the string included.
+
+    Example::
+
+        >>> Sparsity(support=1.2, attended=3.75).support
+        1.2
+    """
 
     support: float  # symbols with p > 0
     attended: float  # source positions with attention > 0

@@ -40,7 +40,7 @@ def apply() -> None:
     """Mend what is broken; safe to call again.
 
     Raises:
-        ValueError: ``FAIRSEQ_ENTMAX_COMPAT`` names a repair that there is not.
+        ValueError: ``FAIRSEQ_ENTMAX_COMPAT`` names an unknown repair.
     """
     left_out = _left_out()
     for name, mend, needed in REPAIRS:

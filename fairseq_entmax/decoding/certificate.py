@@ -31,6 +31,12 @@ class Certificate(NamedTuple):
         expansions: number of prefixes for which the decoder computed the next token.
         support: mean number of allowed next tokens with p > 0 over these prefixes.
         empty: p of the empty string; None where ``--min-len`` forbids it.
+
+    Example::
+
+        >>> proof = Certificate("beam", True, 2, False, 0.98, 0.02, -4.2, 29, 1.4, None)
+        >>> proof.exact and not proof.complete  # the best string is found, others have p > 0
+        True
     """
 
     search: str

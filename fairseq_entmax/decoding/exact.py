@@ -54,6 +54,26 @@ class ExactSearch:
 
     Raises:
         ValueError: an option that exact search cannot honour.
+
+    Example::
+
+        >>> from fairseq.data import Dictionary
+        >>> from fairseq.models.fconv import FConvDecoder, FConvEncoder, FConvModel
+        >>> from fairseq.sequence_generator import SequenceGenerator
+        >>> from fairseq_entmax.modules import sparsify
+        >>> words, layers = Dictionary(), ((8, 3),)
+        >>> word = words.add_symbol("word")
+        >>> model = FConvModel(
+        ...     FConvEncoder(words, 8, convolutions=layers),
+        ...     FConvDecoder(words, 8, out_embed_dim=8, convolutions=layers),
+        ... )
+        >>> model = sparsify(model, output_alpha=2.0, attention_alpha=1.5).eval()
+        >>> beam = SequenceGenerator([model], words, beam_size=1, max_len_b=4)
+        >>> tokens, lengths = torch.tensor([[word, 2]]), torch.tensor([2])
+        >>> sentence = {"net_input": {"src_tokens": tokens, "src_lengths": lengths}}
+        >>> best = ExactSearch(beam).generate([model], sentence)[0][0]
+        >>> best["certificate"].exact  # no string is more probable
+        True
     """
 
     def __init__(

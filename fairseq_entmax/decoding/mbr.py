@@ -117,6 +117,13 @@ class MinimumBayesRisk:
 
     The hypotheses keep their scores, log p, and come by falling expected utility; the first has
     the :class:`Decision` under ``decision``.
+
+    Example::
+
+        >>> exact = ExactSearch(generator, nbest=1000, mass=0.99)  # doctest: +SKIP
+        >>> search = MinimumBayesRisk(  # doctest: +SKIP
+        ...     exact, utility("levenshtein"), lambda tokens: words.string(tokens).split()
+        ... )
     """
 
     def __init__(

@@ -33,7 +33,15 @@ from .sparse_step import SparseStep, sparse_step
 
 
 class SparseSearch(nn.Module):
-    """A fairseq ``Search`` whose sentences end when no continuation has p > 0."""
+    """A fairseq ``Search`` whose sentences end when no continuation has p > 0.
+
+    Example::
+
+        >>> from fairseq.data import Dictionary
+        >>> from fairseq.search import BeamSearch
+        >>> type(SparseSearch(BeamSearch(Dictionary())).inner).__name__
+        'BeamSearch'
+    """
 
     def __init__(self, search: Search) -> None:
         super().__init__()

@@ -132,7 +132,7 @@ def js_divergence(probs: Tensor, target: Tensor) -> Tensor:
 
 
 def sparsemax_score(probs: Tensor, target: Tensor) -> Tensor:
-    """1 - |p - e_y|^2 / 2, which is 1 minus the sparsemax loss of the scores p."""
+    """``1 - |p - e_y|^2 / 2``, which is 1 minus the sparsemax loss of the scores p."""
     p = probs.double()
     one_hot = torch.nn.functional.one_hot(target, p.shape[-1]).double()
     return 1 - (p - one_hot).square().sum(-1) / 2

@@ -30,6 +30,14 @@ class EntmaxOutputMixin:
 
     Put it before the decoder class and set ``output_alpha`` (alpha = 1 is the decoder's own
     softmax). Or let :func:`sparsify_output` do both for a decoder that is already built.
+
+    Example::
+
+        >>> from fairseq.models.lstm import LSTMDecoder
+        >>> class SparseDecoder(EntmaxOutputMixin, LSTMDecoder):
+        ...     output_alpha = 2.0
+        >>> issubclass(SparseDecoder, LSTMDecoder), SparseDecoder.output_alpha
+        (True, 2.0)
     """
 
     output_alpha: float = 1.5

@@ -122,6 +122,15 @@ class AlphaSchedule(nn.Module):
 
     A checkpoint is decoded with the alphas that it had reached, and resumed where they were. A
     temperature T goes with its alpha, as T ** ((alpha - 1) / (last - 1)): 1 where alpha is 1.
+
+    Example::
+
+        >>> decoder = EntmaxOutputMixin()  # of a decoder, with output_alpha = 1.5
+        >>> schedule = AlphaSchedule()
+        >>> schedule.move_output(decoder, "1:0:200")  # softmax first, 1.5 from update 200 on
+        >>> schedule.set_num_updates(100)
+        >>> decoder.output_alpha
+        1.25
     """
 
     num_updates: Tensor

@@ -30,7 +30,15 @@ class TransductionScorerConfig(FairseqDataclass):
 
 @register_scorer("transduction", dataclass=TransductionScorerConfig)
 class TransductionScorer(BaseScorer):
-    """Over all words: the generator shows a scorer no sources, so no languages."""
+    """Over all words: the generator shows a scorer no sources, so no languages.
+
+    Example::
+
+        >>> scorer = TransductionScorer()
+        >>> scorer.add_string("H ä u s e r", "H a u s e r")
+        >>> scorer.result_string().split(",")[-1]  # accuracy, WER, PER and CER stand before it
+        ' words: 1'
+    """
 
     def __init__(self, cfg=None):
         super().__init__(cfg or TransductionScorerConfig())

@@ -1,4 +1,4 @@
-"""``python -m fairseq_entmax predict MODEL < words.tsv > answers.tsv``."""
+"""``fairseq-entmax predict MODEL < words.tsv > answers.tsv``."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ than one; and unknown symbols, as JSON.
 
 def parser() -> argparse.ArgumentParser:
     one = argparse.ArgumentParser(
-        prog="python -m fairseq_entmax predict",
+        prog="fairseq-entmax predict",
         description=__doc__.splitlines()[0],
         epilog=_EPILOG,
     )

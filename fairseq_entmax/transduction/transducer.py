@@ -36,6 +36,11 @@ class Answer(NamedTuple):
         unknown: characters and features that the model has not seen.
         tokens: what the model has written for ``text``.
         copied: unknown characters stand in ``text`` where the model looked at them.
+
+    Example:
+        >>> answer = Answer("h aʊ̯ s", 0.75, "proven", [], False, [], ["h", "aʊ̯", "s"])
+        >>> answer.is_given(0.5), answer.is_given(0.9)
+        (True, False)
     """
 
     text: str

@@ -112,7 +112,7 @@ def test_speed(tmp_path):
         ("tree", ["--input", NOUN, "--mass", "2"], "--mass is a probability"),
         ("tree", ["--input", NOUN, "--strings", "0"], "--strings must be at least 1"),
         ("steps", ["--sentence", "99"], "subset test has 0 to 10"),
-        ("steps", ["--subset", "train9"], "no subset 'train9'"),
+        ("steps", ["--subset", "train9"], "no subset 'train9', but test, test1"),
         ("steps", ["--languages", "x", "y"], r"no dictionary dict.x.txt"),
         ("support", ["--log", "missing.log"], "there is no log missing.log"),
         ("support", ["--sentences", "0"], "nothing to count on"),

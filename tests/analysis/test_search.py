@@ -9,7 +9,8 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fairseq_entmax.analysis.search import COLUMNS, analyse, main, table
+from fairseq_entmax.analysis.commands.search import main
+from fairseq_entmax.analysis.search import COLUMNS, analyse, table
 from tests.cli import commands, corpus
 from tests.cli.conftest import data, shared, trained  # noqa: F401  the same fixtures
 from tests.decoding.table_model import TableTask, dictionary, table_model, table_sample
@@ -79,7 +80,7 @@ def test_command(data, trained, tmp_path):  # noqa: F811
     path = trained("lstm") / "checkpoint_last.pt"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "fairseq_entmax.analysis.search", str(data), "--cpu"),
+            *(sys.executable, "-m", "fairseq_entmax", "search", str(data), "--cpu"),
             *("--model", f"one={path}", "--model", f"two={path}:{path}", "--beam", "1", "5"),
             *("--json", str(tmp_path / "rows.json"), "--strings", "20", "--max-expansions", "200"),
         ],
@@ -110,8 +111,7 @@ def test_command(data, trained, tmp_path):  # noqa: F811
     ],
     ids=("name", "file", "beam"),
 )
-def test_bad_input_gives_one_clear_line(flags, message, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["search", "data", *flags])
+def test_bad_input_gives_one_clear_line(flags, message, capsys):
     with pytest.raises(SystemExit):
-        main()
+        main(["data", *flags])
     assert message in capsys.readouterr().err.splitlines()[-1]

@@ -112,6 +112,22 @@ def test_installed_package_trains_from_anywhere(site, data, tmp_path):
     assert (tmp_path / "model" / "checkpoint_last.pt").exists()
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["alone", "after fairseq"])
+def test_the_mathematics_imports_no_fairseq_where_it_is_not_wanted(before):
+    code = "import fairseq_entmax.functional, sys; print('fairseq' in sys.modules, end=' '); "
+    code += "print('fairseq_entmax.models' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", ("import fairseq; " if before else "") + code],
+        cwd=str(commands.REPO),
+        env=commands.environment(FAIRSEQ_ENTMAX_REGISTER="off"),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=commands.TIMEOUT,
+        check=True,
+    )
+    assert done.stdout.split() == [str(before)] * 2
+
+
 def test_two_copies_are_refused(site, tmp_path):
     done = import_user_dir(CLONE, tmp_path, site=site, first="import fairseq_entmax")
     assert done.returncode != 0

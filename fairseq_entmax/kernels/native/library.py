@@ -75,7 +75,8 @@ def _built() -> Dict[str, Any]:
     """The builds that load here, by name; what does not is said in the log."""
     built = {}
     for name in BUILDS:
-        paths = (FOLDER / f"_entmax_{name}{end}" for end in EXTENSION_SUFFIXES)
+        # the plain ".so" stands last; a file with the tag of one Python is of an older version
+        paths = (FOLDER / f"_entmax_{name}{end}" for end in reversed(EXTENSION_SUFFIXES))
         for path in filter(Path.exists, paths):
             try:
                 built[name] = _load(path)
