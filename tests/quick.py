@@ -31,6 +31,7 @@ SLOW = (
     "functional/test_scripting.py",
     "kernels/test_memory.py",
     "kernels/test_native.py",
+    "kernels/test_operators.py",
     "test_100_000_classes",
     "test_16_bit_errs_by_its_own_rounding_only",
     "test_a_broken_row_is_nan_and_stays_alone",
