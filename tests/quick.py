@@ -29,6 +29,7 @@ SLOW = (
     "functional/test_properties.py",
     "functional/test_reference.py",
     "functional/test_scripting.py",
+    "functional/test_vocabulary_parallel.py",
     "kernels/test_memory.py",
     "kernels/test_native.py",
     "kernels/test_operators.py",
