@@ -226,6 +226,15 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
     return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
 
 
+def entmax_dense_learned(scores: Tensor, alpha: Tensor) -> Tensor:
+    """As :func:`entmax_dense` for alphas in (1, 2], one for each row, (..., 1)."""
+    gap = (alpha.double() - 1).clamp(min=1e-8)  # NEAR_ONE, which TorchScript does not see
+    q, largest = 1 / gap, scores.amax(-1, keepdim=True)
+    x = (scores.double() - largest.double()) * gap
+    probs = probs_from_threshold(x, solve_threshold(x, None, q), None, q)
+    return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
+
+
 def _save(ctx: Any, inputs: Tuple[Any, ...], output: Tensor) -> None:
     _, alpha, ctx.closed = inputs
     ctx.save_for_backward(output, alpha)
