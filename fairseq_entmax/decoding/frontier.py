@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .certificate import Certificate
 from .sparse_beam import longest_allowed
+from .winners import Winners, winners
 
 # rows of one decoder call, and numbers in its scores
 _MOST_ROWS, _MOST_SCORES = 1024, 1 << 22
@@ -150,7 +151,7 @@ class Frontier:
         """
         parents, lprobs = self._decode(now)
         least = torch.tensor(thresholds, dtype=torch.float64)[now.sentence]
-        found = _winners(lprobs, least - now.log_prob)
+        found = winners(lprobs, least - now.log_prob)
         self.expansions.index_add_(0, now.sentence, torch.ones_like(now.sentence))
         self.supports.index_add_(0, now.sentence, found.supports)
         self._book(now, found, least)
@@ -243,7 +244,7 @@ class Frontier:
         for sentence in prefixes.sentence.unique().tolist():
             self.gave_up[sentence] = True
 
-    def _book(self, now: Prefixes, found: "_Winners", least: Tensor) -> None:
+    def _book(self, now: Prefixes, found: Winners, least: Tensor) -> None:
         """Next tokens that cannot win, against thresholds (n,)."""
         largest = torch.minimum(now.log_prob + found.largest_loser, least)
         self.bound.scatter_reduce_(0, now.sentence, largest, "amax")
@@ -258,40 +259,6 @@ class Frontier:
             )
             for mass, pruned, bound, n, supports in zip(*(book.tolist() for book in books))
         ]
-
-
-class _Winners(NamedTuple):
-    """What one decoder call found, on the CPU: next tokens above the thresholds, (m,), and of each
-    row (n,) the size of the support, and the largest log p and the mass of the other tokens.
-    """
-
-    row: Tensor
-    token: Tensor
-    log_prob: Tensor
-    supports: Tensor
-    largest_loser: Tensor
-    lost_mass: Tensor
-
-
-def _winners(lprobs: Tensor, least: Tensor) -> _Winners:
-    """Of log-probabilities (n, V), wherever they lie, and thresholds (n,) on the CPU."""
-    wide = torch.promote_types(lprobs.dtype, torch.float32)  # exact for numbers below 2^24
-    wins = lprobs > _rounded_down(least, wide).to(lprobs.device).unsqueeze(1)
-    others = lprobs.masked_fill(wins, -math.inf)
-    row, token = wins.nonzero(as_tuple=True)
-    supports = (lprobs > -math.inf).sum(1)
-    columns = [row, token, lprobs[row, token], supports, others.amax(1), others.exp().sum(1)]
-    joined = torch.cat([column.to(wide) for column in columns]).cpu().double()
-    n, m = len(lprobs), len(row)
-    row, token, log_prob, supports, largest, mass = joined.split([m, m, m, n, n, n])
-    return _Winners(row.long(), token.long(), log_prob, supports.long(), largest, mass)
-
-
-def _rounded_down(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """The largest numbers of this type that are not above: the same numbers of it exceed both."""
-    near = values.to(dtype)
-    below = torch.nextafter(near, torch.full_like(near, -math.inf))
-    return torch.where(near.double() > values, below, near)
 
 
 def _rank_within(group: Tensor) -> Tensor:
