@@ -18,6 +18,7 @@ SLOW = (
     "compat/test_old_torch.py",
     "compat/test_scripting.py",
     "compat/test_torn.py",
+    "criterions/test_precision.py",
     "criterions/test_two_processes.py",
     "decoding/test_certificate.py",
     "decoding/test_exact.py",
