@@ -2,18 +2,23 @@ r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness
 
     python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha \
         next-token train decode [--json FILE] [--quick] [--data MULTI30K]
+    python scripts/benchmark.py --device cuda mapping attention-rows loss output-layer attention
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
 turns in one process; what is printed is the median of ours over the median of the peer, in CPU
 time (first) and wall time. Lower is better. Peak memory is what the process grows by in one run.
+On a GPU (benchmarks/device.py) times are those of its own clock, beside the peers that can be
+imported (entmax 1.3, Liger, cut-cross-entropy, adasplash) and the machine's floors.
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict, Iterator, List
 
-from benchmarks import exact_search, next_token, output_layer, recipes, rows, training_curve
+import torch
+from benchmarks import device as on_device
+from benchmarks import exact_search, next_token, output_layer, peers, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
 from fairseq_entmax.data.files import write_json
@@ -46,9 +51,36 @@ def line(row: Row) -> str:
     )
 
 
+def check_device(parser: argparse.ArgumentParser, device: str, benches: List[str]) -> None:
+    """End with a line where this machine or the benchmark has no such device."""
+    if device == "cpu":
+        if "attention" in benches:
+            parser.error("attention is a benchmark of a GPU: --device cuda")
+        return
+    if not torch.cuda.is_available():
+        parser.error(f"--device {device}: torch {torch.__version__} sees no GPU here")
+    others = sorted(set(benches) - set(on_device.BENCHES))
+    if others:
+        known = ", ".join(on_device.BENCHES)
+        parser.error(f"--device {device} has {known}, not {', '.join(others)}")
+    for module, name in peers.missing().items():
+        print(f"no {module}: pip install {name} to compare with it", file=sys.stderr)
+
+
+def found_rows(args: argparse.Namespace, bench: str, runs: int) -> Iterator[Row]:
+    """The results of one benchmark, as they come."""
+    if args.device != "cpu":
+        return on_device.rows_of(bench, args.device, args.quick, runs)
+    if bench in ON_A_CORPUS:
+        return ON_A_CORPUS[bench](args.quick, runs, args.data)
+    return BENCHES[bench](args.quick, runs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bench", nargs="+", choices=sorted({**BENCHES, **ON_A_CORPUS}))
+    names = sorted({**BENCHES, **ON_A_CORPUS, **on_device.BENCHES})
+    parser.add_argument("bench", nargs="+", choices=names)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, 3 runs")
     parser.add_argument("--runs", type=int, default=9, help="timed runs of each case (default: 9)")
@@ -64,19 +96,19 @@ def main() -> None:
         parser.error(f"--data {args.data}: no such file or folder")
     if args.data and not set(args.bench) & set(ON_A_CORPUS):
         parser.error(f"--data is for {' and '.join(ON_A_CORPUS)}, not for {' '.join(args.bench)}")
+    check_device(parser, args.device, args.bench)
     runs = 3 if args.quick else args.runs
     stamp = machine()
+    if args.device != "cpu":
+        stamp["gpu"] = torch.cuda.get_device_name()
+    header, as_line = (HEADER, line) if args.device == "cpu" else (on_device.HEADER, on_device.line)
     print(", ".join(f"{key} {value}" for key, value in stamp.items()), file=sys.stderr)
-    print("\n".join(HEADER))
+    print("\n".join(header))
     results = []
     for bench in args.bench:
-        if bench in ON_A_CORPUS:
-            found = ON_A_CORPUS[bench](args.quick, runs, args.data)
-        else:
-            found = BENCHES[bench](args.quick, runs)
-        for row in found:
+        for row in found_rows(args, bench, runs):
             results.append({**row, "machine": stamp})
-            print(line(row), flush=True)
+            print(as_line(row), flush=True)
             if args.json:
                 write_json(args.json, results)
 

@@ -25,7 +25,7 @@ from fairseq_entmax.modules.schedule import read_share
 
 from .logs import totals
 from .models import needed_output_alpha, unwrapped, wrappers
-from .quality import EPSILON, EPSILON_HELP, log_quality, quality_sums
+from .quality import EPSILON, EPSILON_HELP, QUALITY, log_quality, quality_sums
 
 logger = logging.getLogger(__name__)
 _ALPHA = "alpha."  # what the names of logged learned alphas begin with
@@ -236,7 +236,7 @@ class EntmaxLossCriterion(FairseqCriterion):
         """Aggregate what all workers logged."""
         names = logging_outputs[0] if logging_outputs else ()
         alphas = [name for name in names if name.startswith(_ALPHA)]
-        sums = totals(logging_outputs, (*_LOGGED, *alphas))
+        sums = totals(logging_outputs, (*_LOGGED, *QUALITY, *alphas))
         # fairseq reports every loss in base 2: at alpha = 1 this is the stock twin's figure
         metrics.log_scalar(
             "loss", sums["loss"] / sums["sample_size"] / math.log(2), sums["sample_size"], round=3
@@ -252,7 +252,7 @@ class EntmaxLossCriterion(FairseqCriterion):
                 ("token_accuracy", "token_correct", 4),
             ):
                 metrics.log_scalar(name, sums[key] / n_tokens, n_tokens, round=digits)
-            log_quality(logging_outputs, n_tokens)
+            log_quality(logging_outputs, sums, n_tokens)
         if sums["total"] > 0:
             metrics.log_scalar("total", sums["total"])
             metrics.log_scalar("n_correct", sums["n_correct"])

@@ -17,6 +17,7 @@ from fairseq_entmax.decoding import ExactSearch
 from fairseq_entmax.scoring.utility import UTILITIES, utility
 
 from .entmax_loss import EntmaxLossConfig, EntmaxLossCriterion
+from .logs import totals
 from .models import unwrapped
 
 
@@ -210,7 +211,8 @@ class EntmaxRiskCriterion(EntmaxLossCriterion):
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate what all workers logged."""
         super().reduce_metrics(logging_outputs)
-        n = utils.item(sum(log.get("nsentences", 0) for log in logging_outputs))
-        for name in ("risk", "candidates", "listed_mass"):
-            total = utils.item(sum(log.get(name, 0) for log in logging_outputs))
-            metrics.log_scalar(name, total / max(n, 1), n, round=4)
+        names = ("risk", "candidates", "listed_mass")
+        sums = totals(logging_outputs, ("nsentences", *names))
+        n = sums["nsentences"]
+        for name in names:
+            metrics.log_scalar(name, sums[name] / max(n, 1), n, round=4)

@@ -12,7 +12,9 @@ from fairseq_entmax.modules.masked_output import masked_output_of
 
 from .logs import totals
 from .models import unwrapped
-from .quality import EPSILON, log_quality, quality_sums
+from .quality import EPSILON, QUALITY, log_quality, quality_sums
+
+_LOGGED = ("loss", "sample_size", "support_size", "gold_in_support")
 
 
 @register_criterion("masked_entmax_loss")
@@ -76,7 +78,7 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate what all workers logged."""
-        sums = totals(logging_outputs, ("loss", "sample_size", "support_size", "gold_in_support"))
+        sums = totals(logging_outputs, (*_LOGGED, *QUALITY))
         n_masked = sums["sample_size"]
         if n_masked == 0:
             return
@@ -86,7 +88,7 @@ class MaskedEntmaxLossCriterion(FairseqCriterion):
             ("gold_in_support", "gold_in_support", 4),
         ):
             metrics.log_scalar(name, sums[key] / n_masked, n_masked, round=digits)
-        log_quality(logging_outputs, n_masked)
+        log_quality(logging_outputs, sums, n_masked)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

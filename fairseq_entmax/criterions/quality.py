@@ -3,13 +3,13 @@
 import math
 from typing import Any, Dict
 
-from fairseq import utils
 from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_entmax.functional.metrics import epsilon_nll, js_divergence, sparsemax_score
 
 EPSILON = 1e-6
+QUALITY = ("nll_eps", "js", "sparsemax_score")
 EPSILON_HELP = (
     "validation logs ppl_eps, perplexity with this added to every probability; at 0 it is "
     "perplexity itself, infinite once a reference has p = 0"
@@ -34,8 +34,11 @@ def quality_sums(
     }
 
 
-def log_quality(logging_outputs: Any, n_tokens: Any) -> None:
-    """Means of what :func:`quality_sums` added up; nothing in training, which has no such sums."""
+def log_quality(logging_outputs: Any, sums: Dict[str, Any], n_tokens: Any) -> None:
+    """Means of what :func:`quality_sums` added up; nothing in training, which has no such sums.
+
+    ``sums`` are those of all that is logged, with the values of ``QUALITY``.
+    """
     if not any("nll_eps" in log for log in logging_outputs):
         return
     # fairseq prints no meter that begins with _
@@ -44,8 +47,7 @@ def log_quality(logging_outputs: Any, n_tokens: Any) -> None:
         ("js", "js", 4),
         ("sparsemax_score", "sparsemax_score", 4),
     ):
-        total = utils.item(sum(log.get(name, 0) for log in logging_outputs))
-        metrics.log_scalar(meter, total / n_tokens, n_tokens, round=digits)
+        metrics.log_scalar(meter, sums[name] / n_tokens, n_tokens, round=digits)
     metrics.log_derived("ppl_eps", _ppl_eps)
 
 

@@ -115,7 +115,7 @@ class ExactSearch:
             constraints=constraints,
             bos_token=bos_token,
         )
-        known = [_strings(hypotheses) for hypotheses in first]
+        known = _strings(first)
         proofs = [hypotheses[0]["certificate"] for hypotheses in first]
         todo = [i for i, (k, p) in enumerate(zip(known, proofs)) if not self._is_done(k, p)]
         if todo:
@@ -173,18 +173,34 @@ def _joined(beam: Certificate, exact: Certificate) -> Certificate:
     return exact._replace(expansions=expansions, support=supports / expansions, empty=beam.empty)
 
 
-def _strings(hypotheses: List[Hypothesis]) -> List[Found]:
-    """By falling probability, of which a normalised beam search knows nothing; conditional on a
-    forced prefix of p = 0.
+def _strings(sentences: List[List[Hypothesis]]) -> List[List[Found]]:
+    """Of each sentence by falling probability, of which a normalised beam search knows nothing;
+    conditional on a forced prefix of p = 0. Two transfers for the whole batch.
     """
+    everything = [h for hypotheses in sentences for h in hypotheses]
+    if not everything:
+        return [[] for _ in sentences]
+    scores = torch.cat([h["positional_scores"] for h in everything])
+    totals = torch.stack([h["score"] for h in everything]).to(scores)
+    lengths = [len(h["tokens"]) for h in everything]
+    *positional, last = torch.cat([scores, totals]).cpu().double().split([*lengths, len(totals)])
+    tokens = torch.cat([h["tokens"] for h in everything]).cpu().split(lengths)
+    numbers = iter(zip(positional, tokens, last.tolist()))
+    return [
+        _sorted_strings([(h.get("given", []), *next(numbers)) for h in hypotheses])
+        for hypotheses in sentences
+    ]
+
+
+def _sorted_strings(hypotheses: List[Tuple[List[int], Tensor, Tensor, float]]) -> List[Found]:
+    """Of (forced positions of p = 0, scores of the positions, tokens, score), all on the CPU."""
     found = []
-    for h in hypotheses:
-        given = h.get("given", [])
-        if h["score"] > -math.inf or given:
-            scores = h["positional_scores"].double()
+    for given, scores, tokens, score in hypotheses:
+        if score > -math.inf or given:
+            scores = scores.clone()
             scores[given] = 0.0
             history = scores.cumsum(0).tolist()
-            found.append(Found(history[-1], h["tokens"].tolist(), history))
+            found.append(Found(history[-1], tokens.tolist(), history))
     return sorted(found, key=lambda string: -string.log_prob)
 
 

@@ -1,4 +1,8 @@
-"""Prefixes that wait for their next token, and the decoder calls that continue them."""
+"""Prefixes that wait for their next token, and the decoder calls that continue them.
+
+The models may lie on an accelerator; the books of the search stay in the CPU's memory. What a
+decoder call finds comes over in one transfer, after the wait for its size.
+"""
 
 import contextlib
 import math
@@ -9,6 +13,7 @@ from torch import Tensor
 
 from .certificate import Certificate
 from .sparse_beam import longest_allowed
+from .winners import Winners, winners
 
 # rows of one decoder call, and numbers in its scores
 _MOST_ROWS, _MOST_SCORES = 1024, 1 << 22
@@ -17,7 +22,9 @@ States = List[Dict[str, Any]]  # fairseq's incremental state of each model
 
 
 class Parents(NamedTuple):
-    """Prefixes that the decoder has read: its state, (n, length) tokens and log-probabilities."""
+    """Prefixes that the decoder has read: its state, on its device, and on the CPU (n, length)
+    tokens and log-probabilities.
+    """
 
     states: States
     tokens: Tensor
@@ -30,7 +37,9 @@ class Parents(NamedTuple):
 
 
 class Prefixes(NamedTuple):
-    """n prefixes of the same length: row of the parent, last token, log p, sentence; (n,) each."""
+    """n prefixes of the same length: row of the parent, last token, log p, sentence; (n,) each, on
+    the CPU.
+    """
 
     parents: Parents
     parent: Tensor
@@ -73,37 +82,36 @@ class Frontier:
         net_input = sample["net_input"]
         source = net_input["src_tokens"] if "src_tokens" in net_input else net_input["source"]
         self.device = source.device
-        which = torch.tensor(todo, device=self.device)
+        which = torch.tensor(todo).to(self.device)
         # whole, for an LSTM counts on the padding of the batch
         outputs = self.model.forward_encoder(net_input)
         self.encoder_outs = self.model.reorder_encoder_out(outputs, which)
         self.prefix = None if prefix_tokens is None else prefix_tokens[which]
         n = len(todo)
-        double = {"dtype": torch.float64, "device": self.device}
-        self.bound = torch.full((n,), -math.inf, **double)
-        self.pruned = torch.zeros(n, **double)
-        self.ended = torch.zeros(n, **double)
-        self.expansions = torch.zeros(n, dtype=torch.long, device=self.device)
+        self.bound = torch.full((n,), -math.inf, dtype=torch.float64)
+        self.pruned = torch.zeros(n, dtype=torch.float64)
+        self.ended = torch.zeros(n, dtype=torch.float64)
+        self.expansions = torch.zeros(n, dtype=torch.long)
         self.supports = torch.zeros_like(self.expansions)
         self.gave_up = [False] * n
 
     def roots(self, todo: List[int]) -> Prefixes:
         """The empty prefixes of these sentences; what was left out of them is forgotten."""
-        sentence = torch.tensor(todo, device=self.device)
+        sentence = torch.tensor(todo)
         self.bound[sentence] = -math.inf
         self.pruned[sentence] = self.ended[sentence] = 0.0
-        zeros = torch.zeros(len(todo), dtype=torch.float64, device=self.device)
+        zeros = torch.zeros(len(todo), dtype=torch.float64)
         nothing = Parents(
             [{} for _ in range(self.model.models_size)],
             sentence.new_empty(len(todo), 0),
             zeros.new_empty(len(todo), 0),
         )
-        rows = torch.arange(len(todo), device=self.device)
+        rows = torch.arange(len(todo))
         return Prefixes(nothing, rows, torch.full_like(rows, self.bos), zeros, sentence)
 
     def prune(self, prefixes: Prefixes, thresholds: List[float], most: int) -> Prefixes:
         """Without those that cannot win, and those beyond ``most`` expansions of a sentence."""
-        least = torch.tensor(thresholds, dtype=torch.float64, device=self.device)
+        least = torch.tensor(thresholds, dtype=torch.float64)
         wins = prefixes.log_prob > least[prefixes.sentence]
         self.leave_out(prefixes.select(~wins))
         prefixes = prefixes.select(wins)
@@ -120,7 +128,7 @@ class Frontier:
         if prefixes.parents.tokens.size(1):  # the state of the parents tells that of the children
             each = prefixes.parents.bytes() // len(prefixes.parents.tokens)
             rows = max(1, min(rows, self.max_memory // (4 * each + 1)))
-        everything = torch.arange(len(prefixes), device=self.device)
+        everything = torch.arange(len(prefixes))
         return prefixes.select(everything[:rows]), prefixes.select(everything[rows:])
 
     @contextlib.contextmanager
@@ -142,16 +150,14 @@ class Frontier:
         longer prefixes, both above the thresholds.
         """
         parents, lprobs = self._decode(now)
+        least = torch.tensor(thresholds, dtype=torch.float64)[now.sentence]
+        found = winners(lprobs, least - now.log_prob)
         self.expansions.index_add_(0, now.sentence, torch.ones_like(now.sentence))
-        self.supports.index_add_(0, now.sentence, (lprobs > -math.inf).sum(1))
-        least = torch.tensor(thresholds, dtype=torch.float64, device=self.device)
-        least = least[now.sentence]
-        wins = lprobs > (least - now.log_prob).unsqueeze(1)
-        self._book(now, lprobs.masked_fill(wins, -math.inf), least)
-        row, token = wins.nonzero(as_tuple=True)
-        log_prob = now.log_prob[row] + lprobs[row, token].double()
-        grown = Prefixes(parents, row, token, log_prob, now.sentence[row])
-        ends = token == self.generator.eos
+        self.supports.index_add_(0, now.sentence, found.supports)
+        self._book(now, found, least)
+        log_prob = now.log_prob[found.row] + found.log_prob
+        grown = Prefixes(parents, found.row, found.token, log_prob, now.sentence[found.row])
+        ends = found.token == self.generator.eos
         finished = grown.select(ends)
         self.ended.index_add_(0, finished.sentence, finished.log_prob.exp())
         return self._finished(finished), self._affordable(grown.select(~ends))
@@ -159,7 +165,7 @@ class Frontier:
     def _decode(self, now: Prefixes) -> Tuple[Parents, Tensor]:
         """The prefixes as parents, and the allowed log-probabilities (n, V) of what follows."""
         old, n = now.parents, len(now)
-        rows = torch.arange(n, device=self.device)
+        rows = torch.arange(n)
         if n == len(old.tokens):
             # fairseq takes an order of the same length for one within sentences, and leaves the
             # keys and values of the source as they are: one row more, which nobody reads
@@ -168,13 +174,15 @@ class Frontier:
         tokens = torch.cat([old.tokens[parent], now.token[rows].unsqueeze(1)], 1)
         history = torch.cat([old.history[parent], now.log_prob[rows].unsqueeze(1)], 1)
         states = [_copy(state) for state in old.states]
+        order, of = torch.stack([parent, sentence]).to(self.device)
+        there = tokens.to(self.device)
         if old.tokens.size(1):
-            self.model.reorder_incremental_state(states, parent)
-        encoder_outs = self.model.reorder_encoder_out(self.encoder_outs, sentence)
+            self.model.reorder_incremental_state(states, order)
+        encoder_outs = self.model.reorder_encoder_out(self.encoder_outs, of)
         lprobs, _ = self.model.forward_decoder(
-            tokens, encoder_outs, states, self.generator.temperature
+            there, encoder_outs, states, self.generator.temperature
         )
-        allowed = self._allowed(tokens[:n], lprobs[:n], now.sentence)
+        allowed = self._allowed(there[:n], lprobs[:n], of[:n])
         return Parents(states, tokens, history), allowed
 
     def _allowed(self, tokens: Tensor, lprobs: Tensor, sentence: Tensor) -> Tensor:
@@ -236,12 +244,11 @@ class Frontier:
         for sentence in prefixes.sentence.unique().tolist():
             self.gave_up[sentence] = True
 
-    def _book(self, now: Prefixes, left_out: Tensor, least: Tensor) -> None:
-        """Next tokens that cannot win, (n, V) log-probabilities, against thresholds (n,)."""
-        largest = torch.minimum(now.log_prob + left_out.amax(1).double(), least)
+    def _book(self, now: Prefixes, found: Winners, least: Tensor) -> None:
+        """Next tokens that cannot win, against thresholds (n,)."""
+        largest = torch.minimum(now.log_prob + found.largest_loser, least)
         self.bound.scatter_reduce_(0, now.sentence, largest, "amax")
-        mass = left_out.exp().sum(1).double() * now.log_prob.exp()
-        self.pruned.index_add_(0, now.sentence, mass)
+        self.pruned.index_add_(0, now.sentence, found.lost_mass * now.log_prob.exp())
 
     def certificates(self) -> List[Certificate]:
         """What is known of each sentence without its list; ``mass`` is that of all ends seen."""

@@ -1,13 +1,13 @@
 """The Fenchel-Young losses of alpha-entmax: cross-entropy at alpha = 1, a margin above."""
 
 import math
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_entmax.kernels import device
+from fairseq_entmax.kernels import device, operators
 from fairseq_entmax.kernels.choose import choose
 from fairseq_entmax.kernels.contract import SolvedRows, has_storage
 from fairseq_entmax.kernels.plain.rows import row_chunks
@@ -23,7 +23,7 @@ from .checks import (
     check_smoothing_probs,
     check_target,
 )
-from .mapping import entmax, flatten_rows
+from .mapping import entmax_in_graph, entmax_rows, flatten_rows
 from .smoothing import smoothing_term, widened
 
 _KEPT_ENTRIES = 512  # of a row's support; what is longer is written again from its threshold
@@ -139,12 +139,14 @@ def unsmoothed_loss_rows(
         nothing = widened(scores).sum(-1)
         return LossRows(nothing, nothing.long(), nothing.detach(), nothing > 0)
     y = target.reshape(-1)
+    if operators.in_graph():  # checked by the operator, which knows one index to ignore: -1
+        y = y.masked_fill((y < 0) & (y != ignore_index), scores.shape[-1])
     y = y.masked_fill(y == ignore_index, -1)
     if not isinstance(alpha, Tensor) and alpha == 1:
         rows = _cross_entropy_rows(scores.reshape(-1, scores.shape[-1]), y)
     else:
         z, row_alpha, closed = flatten_rows(scores, alpha, scores.dim() - 1, largest)
-        rows = LossRows(*_EntmaxLoss.apply(z, y, row_alpha, closed))
+        rows = _solved_rows(z, y, row_alpha, closed)
     return LossRows(*(column.view(target.shape) for column in rows))
 
 
@@ -163,21 +165,47 @@ def _cross_entropy_rows(z: Tensor, y: Tensor) -> LossRows:
     return LossRows(*(column.masked_fill(~kept, 0) for column in columns))
 
 
+def _solved_rows(z: Tensor, y: Tensor, alpha: Tensor, closed: Optional[float]) -> LossRows:
+    capacity = min(z.shape[1], _KEPT_ENTRIES)
+    if not operators.in_graph():
+        return LossRows(*_EntmaxLoss.apply(z, y, alpha, closed, capacity))
+    solved = SolvedRows(y, *_solve_in_graph(z, y, alpha, closed, capacity))
+    return LossRows(solved.loss, solved.support_size, solved.target_probs, solved.correct)
+
+
+def _entropy_slopes(z: Tensor, alpha: Tensor) -> Tensor:
+    """dL/dalpha of each row, (N,), in chunks that bound the memory."""
+    slope = z.new_empty(len(z), dtype=torch.promote_types(z.dtype, torch.float32))
+    for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
+        wide = widened(z[rows])
+        p = choose(wide).entmax(wide, a, None)
+        slope[rows] = entropy_by_alpha(p, a).to(slope.dtype)
+    return slope
+
+
+def _weighted_gradient(p: Tensor, target: Tensor, grad: Tensor) -> Tensor:
+    """grad (p - e_y) of operations that have a graph of their own."""
+    weighted = p.to(grad.dtype) * grad.unsqueeze(1)
+    y = target.clamp(min=0).unsqueeze(1)
+    return weighted.scatter_add(1, y, -grad.unsqueeze(1)).to(p.dtype)
+
+
+def _grad_alpha(grad: Tensor, slope: Tensor, outside: Tensor, alpha: Tensor) -> Tensor:
+    """The gradient of alpha, (N, 1) or (1, 1), from those of the losses."""
+    grad_alpha = (grad * slope.masked_fill(outside, 0.0)).to(alpha.dtype).unsqueeze(1)
+    return grad_alpha.sum(0, keepdim=True) if alpha.shape[0] == 1 else grad_alpha
+
+
 class _EntmaxLoss(torch.autograd.Function):
     """Keeps p on its support only; the dense gradient p - e_y is written once, in backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, y: Tensor, alpha: Tensor, closed: Optional[float]
+        ctx: Any, z: Tensor, y: Tensor, alpha: Tensor, closed: Optional[float], capacity: int
     ) -> Tuple[Tensor, ...]:
-        solved = choose(z).solve_loss(z, y, alpha, closed, min(z.shape[1], _KEPT_ENTRIES))
+        solved = choose(z).solve_loss(z, y, alpha, closed, capacity)
         loss = solved.loss.to(torch.promote_types(z.dtype, torch.float32))
-        slope = torch.zeros_like(loss)
-        if ctx.needs_input_grad[2]:
-            for rows, a in row_chunks(z.shape[0], z.shape[1], alpha):
-                wide = widened(z[rows])
-                p = choose(wide).entmax(wide, a, None)
-                slope[rows] = entropy_by_alpha(p, a).to(loss.dtype)
+        slope = _entropy_slopes(z, alpha) if ctx.needs_input_grad[2] else None
         ctx.save_for_backward(z, alpha, slope, *solved)
         ctx.closed = closed
         statistics = (solved.support_size.long(), solved.target_probs, solved.correct)
@@ -190,20 +218,42 @@ class _EntmaxLoss(torch.autograd.Function):
         solved = SolvedRows(*columns)
         outside = solved.tau == math.inf
         grad = grad.masked_fill(outside, 0.0)
-        kernels = choose(z)
+        kernels, by_alpha = choose(z), ctx.needs_input_grad[2]
         # kernels have no graph, and few of them take a batch of gradients
         if not torch.is_grad_enabled() and (has_storage(grad) or kernels is device):
             grad_z = kernels.loss_backward(z, alpha, ctx.closed, solved, grad)
         else:
-            z = z.masked_fill(outside.unsqueeze(1), 0.0)
-            p = entmax(z, ctx.closed or alpha).to(grad.dtype) * grad.unsqueeze(1)
-            y = solved.target.clamp(min=0).unsqueeze(1)
-            grad_z = p.scatter_add(1, y, -grad.unsqueeze(1)).to(z.dtype)
-            if ctx.needs_input_grad[2]:
-                slope = entropy_by_alpha(entmax(z, alpha), alpha).to(grad.dtype)
-        if not ctx.needs_input_grad[2]:
-            return grad_z, None, None, None
-        grad_alpha = (grad * slope.masked_fill(outside, 0.0)).to(alpha.dtype).unsqueeze(1)
-        if alpha.shape[0] == 1:
-            grad_alpha = grad_alpha.sum(0, keepdim=True)
-        return grad_z, None, grad_alpha, None
+            p = entmax_rows(z.masked_fill(outside.unsqueeze(1), 0.0), alpha, ctx.closed)
+            grad_z = _weighted_gradient(p, solved.target, grad)
+            slope = entropy_by_alpha(p, alpha).to(grad.dtype) if by_alpha else None
+        grad_alpha = _grad_alpha(grad, slope, outside, alpha) if by_alpha else None
+        return grad_z, None, grad_alpha, None, None
+
+
+def _save_in_graph(ctx: Any, inputs: Tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    z, y, alpha, ctx.closed, _ = inputs
+    ctx.save_for_backward(z, alpha, y, *output)
+
+
+def _backward_in_graph(ctx: Any, *grads: Optional[Tensor]) -> Tuple[Optional[Tensor], ...]:
+    z, alpha, *columns = ctx.saved_tensors
+    solved = SolvedRows(*columns)
+    grad = grads[SolvedRows._fields.index("loss") - 1]
+    if grad is None:
+        return None, None, None, None, None
+    outside, by_alpha = solved.tau == math.inf, ctx.needs_input_grad[2]
+    grad = grad.masked_fill(outside, 0.0)
+    if not torch.is_grad_enabled() and not by_alpha:
+        state = (solved.target, list(solved[1:]), alpha, ctx.closed)
+        return operators.loss_backward(z, grad, *state), None, None, None, None
+    p = entmax_in_graph(z.masked_fill(outside.unsqueeze(1), 0.0), alpha, ctx.closed)
+    grad_z, grad_alpha = _weighted_gradient(p, solved.target, grad), None
+    if by_alpha:
+        grad_alpha = _grad_alpha(grad, entropy_by_alpha(p, alpha).to(grad.dtype), outside, alpha)
+    return grad_z, None, grad_alpha, None, None
+
+
+if operators.AVAILABLE:
+    _solve_in_graph = operators.differentiable(
+        operators.solve_loss, _save_in_graph, _backward_in_graph
+    )

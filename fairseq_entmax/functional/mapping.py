@@ -1,11 +1,12 @@
 """The mappings alpha-entmax, sparsemax and 1.5-entmax, differentiable any number of times."""
 
 import math
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from fairseq_entmax.kernels import operators
 from fairseq_entmax.kernels.choose import choose, choose_alpha, choose_differentiable
 from fairseq_entmax.kernels.contract import NEAR_ONE
 from fairseq_entmax.kernels.plain.solver import (
@@ -72,8 +73,15 @@ def entmax_learned(scores: Tensor, alpha: Tensor) -> Tensor:
 def _entmax_along(scores: Tensor, alpha: Alpha, dim: int, largest: float) -> Tensor:
     z = scores.movedim(dim, -1)
     rows, row_alpha, closed = flatten_rows(z, alpha, dim, largest)
-    probs: Tensor = _Entmax.apply(rows, row_alpha, closed)
+    probs = entmax_rows(rows, row_alpha, closed)
     return probs.view(z.shape).movedim(-1, dim).to(scores.dtype)
+
+
+def entmax_rows(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
+    """Probabilities (N, V) of rows as :func:`flatten_rows` gives them, differentiable."""
+    apply = entmax_in_graph if operators.in_graph() else _Entmax.apply
+    probs: Tensor = apply(z, alpha, closed)
+    return probs
 
 
 def sparsemax(scores: Tensor, dim: int = -1) -> Tensor:
@@ -158,7 +166,8 @@ def log_entmax(scores: Tensor, alpha: float = 1.5) -> Tensor:
     if scores.numel() == 0 or not alpha > 1 + NEAR_ONE:
         return entmax(scores, alpha).log()
     rows, row_alpha, closed = flatten_rows(scores, alpha, -1, largest)
-    return choose(rows).log_entmax(rows, row_alpha, closed).view(scores.shape).to(scores.dtype)
+    kernels = operators if operators.in_graph() else choose(rows)
+    return kernels.log_entmax(rows, row_alpha, closed).view(scores.shape).to(scores.dtype)
 
 
 def flatten_rows(
@@ -185,7 +194,11 @@ def flatten_rows(
 def _softmax(scores: Tensor, dim: int) -> Tensor:
     probs = torch.softmax(scores, dim)
     # what the host can see, saves a pass
-    if scores.device.type == "cpu" and not bool(probs.select(dim, 0).isnan().any()):
+    if (
+        scores.device.type == "cpu"
+        and not operators.in_graph()
+        and not bool(probs.select(dim, 0).isnan().any())
+    ):
         return probs
     dead = (scores == -math.inf).all(dim, keepdim=True)
     return torch.softmax(scores.masked_fill(dead, 0.0), dim).masked_fill(dead, 0.0)
@@ -213,28 +226,61 @@ def entmax_dense(scores: Tensor, alpha: float) -> Tensor:
     return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
 
 
+def entmax_dense_learned(scores: Tensor, alpha: Tensor) -> Tensor:
+    """As :func:`entmax_dense` for alphas in (1, 2], one for each row, (..., 1)."""
+    gap = (alpha.double() - 1).clamp(min=1e-8)  # NEAR_ONE, which TorchScript does not see
+    q, largest = 1 / gap, scores.amax(-1, keepdim=True)
+    x = (scores.double() - largest.double()) * gap
+    probs = probs_from_threshold(x, solve_threshold(x, None, q), None, q)
+    return probs.masked_fill(largest == -math.inf, 0.0).to(scores.dtype)
+
+
+def _save(ctx: Any, inputs: Tuple[Any, ...], output: Tensor) -> None:
+    _, alpha, ctx.closed = inputs
+    ctx.save_for_backward(output, alpha)
+
+
+def _grad_scores(ctx: Any, probs: Tensor, grad: Tensor, alpha: Tensor) -> Tensor:
+    # a second derivative needs operations that have a graph of their own
+    chosen = choose_differentiable if torch.is_grad_enabled() else choose
+    return chosen(probs, grad).entmax_backward(probs, grad, alpha, ctx.closed)
+
+
+def _grad_alpha(probs: Tensor, grad: Tensor, alpha: Tensor) -> Tensor:
+    return (grad * probs_by_alpha(probs, alpha)).sum(1, keepdim=True)
+
+
 class _Entmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
         probs = choose(z).entmax(z, alpha, closed)
-        ctx.save_for_backward(probs, alpha)
-        ctx.closed = closed
+        _save(ctx, (z, alpha, closed), probs)
         return probs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor], None]:
         probs, alpha = ctx.saved_tensors
-        grad_z = grad_alpha = None
-        by_alpha = choose_alpha(probs, grad) if ctx.needs_input_grad[1] else None
-        if by_alpha is not None and not torch.is_grad_enabled():
-            both = by_alpha.entmax_backward_by_alpha(probs, grad, alpha)
+        by_z, by_alpha = ctx.needs_input_grad[:2]
+        kernels = choose_alpha(probs, grad) if by_alpha else None
+        if kernels is not None and not torch.is_grad_enabled():
+            both = kernels.entmax_backward_by_alpha(probs, grad, alpha)
             if both is not None:
                 return (*both, None)
-        if ctx.needs_input_grad[0]:
-            # a second derivative needs operations that have a graph of their own
-            chosen = choose_differentiable if torch.is_grad_enabled() else choose
-            kernels = chosen(probs, grad)
-            grad_z = kernels.entmax_backward(probs, grad, alpha, ctx.closed)
-        if ctx.needs_input_grad[1]:
-            grad_alpha = (grad * probs_by_alpha(probs, alpha)).sum(1, keepdim=True)
-        return grad_z, grad_alpha, None
+        grad_z = _grad_scores(ctx, probs, grad, alpha) if by_z else None
+        return grad_z, _grad_alpha(probs, grad, alpha) if by_alpha else None, None
+
+
+def _backward_in_graph(ctx: Any, grad: Tensor) -> Tuple[Tensor, Optional[Tensor], None]:
+    probs, alpha = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        grad_z = _grad_scores(ctx, probs, grad, alpha.to(probs.device))
+    else:
+        grad_z = operators.entmax_backward(probs, grad, alpha, ctx.closed)
+    return grad_z, _grad_alpha(probs, grad, alpha) if ctx.needs_input_grad[1] else None, None
+
+
+entmax_in_graph: Callable[..., Any] = (
+    operators.differentiable(operators.entmax, _save, _backward_in_graph)
+    if operators.AVAILABLE
+    else _Entmax.apply
+)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fairseq_entmax.kernels.choose import choose_output_layer
 from fairseq_entmax.kernels.contract import OutputLayerKernels, SparseRows, has_storage
+from fairseq_entmax.kernels.operators import in_graph
 
 from .checks import Alpha, check_linear, check_reduction, check_smoothing_probs
-from .loss import LossRows, reduced
+from .loss import LossRows, entmax_loss_rows, reduced
 from .output_chunks import ChunkSolver, SparseGradient, linear_scores, with_gradient
 from .smoothing import LinearSmoothing, Options, widened
 
@@ -108,6 +109,16 @@ def linear_entmax_loss_rows(
     alpha = check_linear(features, weight, target, alpha, bias, ignore_index, label_smoothing)
     check_smoothing_probs(smoothing_probs, len(weight))
     options = Options(alpha, ignore_index, uniform, label_smoothing, smoothing_probs)
+    if in_graph():  # a graph holds one node for the loss, and the scores
+        scores = linear_scores(widened(features), widened(weight), bias)
+        return entmax_loss_rows(
+            scores,
+            target,
+            alpha,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            smoothing_probs=smoothing_probs,
+        )
     x, y = features.reshape(-1, features.shape[-1]), target.reshape(-1)
     if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
         x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()

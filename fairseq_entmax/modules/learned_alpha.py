@@ -6,7 +6,7 @@ from typing import Any, Dict
 import torch
 from torch import Tensor, nn
 
-from fairseq_entmax.functional.mapping import entmax_dense
+from fairseq_entmax.functional.mapping import entmax_dense_learned
 
 
 class LearnedAlpha(nn.Module):
@@ -43,12 +43,8 @@ class LearnedAlpha(nn.Module):
     def entmax_dense(self, scores: Tensor) -> Tensor:
         """For TorchScript: scores (bsz * heads, tgt_len, src_len) -> probs of the same shape."""
         alphas = 1 + torch.sigmoid(self.scores.float())
-        n_heads = alphas.size(0)
-        probs = torch.empty_like(scores)
-        for head in range(n_heads):
-            alpha = float(alphas[head].item())
-            probs[head::n_heads] = entmax_dense(scores[head::n_heads], alpha)
-        return probs
+        by_row = alphas.repeat(scores.size(0) // alphas.size(0))
+        return entmax_dense_learned(scores, by_row.view([-1] + [1] * (scores.dim() - 1)))
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> None:
         """A checkpoint without them, as in ``--finetune-from-model``, leaves their start."""

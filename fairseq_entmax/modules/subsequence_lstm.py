@@ -45,13 +45,14 @@ class SubsequenceLSTM(nn.Module):
         """x (bsz, len, input_dim) and mask (bsz, len), True where to read -> states (bsz, len,
         output_units), 0 elsewhere; final hidden and cell states (num_layers, bsz, output_units).
         """
-        lengths = mask.sum(dim=1).clamp(min=1)  # torch packs no empty sequence
+        # torch packs no empty sequence, and wants to know the lengths on the CPU
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()
         # the positions to read first, in their order
         order = mask.int().sort(dim=1, descending=True, stable=True).indices
         order = order[:, : int(lengths.max())].unsqueeze(2)
         read = x.gather(1, order.expand(-1, -1, x.size(2)))
         packed = nn.utils.rnn.pack_padded_sequence(
-            read, lengths.cpu(), batch_first=True, enforce_sorted=False
+            read, lengths, batch_first=True, enforce_sorted=False
         )
         packed_states, finals = self.lstm(packed)
         states, _ = nn.utils.rnn.pad_packed_sequence(

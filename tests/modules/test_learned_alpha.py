@@ -16,6 +16,7 @@ from fairseq_entmax.modules import (
     learned_alphas,
 )
 from tests.builders import scripted
+from tests.pretend_device import PretendDevice, module_to_device, to_device
 
 from .attention_by_hand import (
     HEADS,
@@ -223,3 +224,19 @@ def test_learned_alphas_by_name():
     assert list(found) == ["cross"]
     assert_close(found["cross"], torch.tensor(ALPHAS))
     assert not found["cross"].requires_grad
+
+
+def test_scripted_alphas_wait_for_no_head():
+    """Only for Newton's steps, of which there are fewer than heads."""
+    learned, scores = LearnedAlpha(64, 1.5), torch.randn(128, 3, 5)
+    with_alphas(learned, torch.linspace(1.01, 1.99, 64).tolist())
+    expected = learned.entmax_dense(scores)
+    for head in (0, 31, 63):
+        alpha = float(learned()[head].detach())
+        assert_close(
+            expected[head].double(), reference.entmax(scores[head], alpha), atol=2e-6, rtol=0
+        )
+    with PretendDevice() as pretended:
+        found = module_to_device(learned).entmax_dense(to_device(scores))
+    assert sum(pretended.waits.values()) < 30
+    assert_close(found.data_on_cpu, expected)

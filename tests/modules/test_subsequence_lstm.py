@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from fairseq_entmax.modules.subsequence_lstm import SubsequenceLSTM
+from tests.pretend_device import PretendDevice, to_device
 
 MASK = torch.tensor(
     [[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]], dtype=torch.bool
@@ -39,3 +40,19 @@ def test_no_gradient_reaches_what_is_not_read():
 def test_dropout_is_between_layers_only():
     assert SubsequenceLSTM(3, 4, 1, dropout=0.5).lstm.dropout == 0
     assert SubsequenceLSTM(3, 4, 2, dropout=0.5).lstm.dropout == 0.5
+
+
+def test_on_a_device_it_waits_once_for_the_lengths(monkeypatch):
+    """Until torch packs them, which the pretended device cannot."""
+
+    class Packed(Exception):
+        pass
+
+    def pack(read, lengths, **_):
+        raise Packed(tuple(read.shape), lengths.tolist())
+
+    monkeypatch.setattr(torch.nn.utils.rnn, "pack_padded_sequence", pack)
+    with PretendDevice() as pretended, pytest.raises(Packed) as packed:
+        SubsequenceLSTM(3, 4)(to_device(torch.randn(*MASK.shape, 3)), to_device(MASK))
+    assert packed.value.args == ((4, 5, 3), [3, 1, 5, 1])
+    assert pretended.waits == {"to cpu": 1}
