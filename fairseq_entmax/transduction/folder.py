@@ -88,8 +88,11 @@ def read_settings(folder: Path) -> Settings:
 
 
 def _settings(content: Any) -> Settings:
-    if not isinstance(content, dict) or set(content) - set(Settings._fields):
-        raise ValueError(f"expected names and values out of {', '.join(Settings._fields)}")
+    if not isinstance(content, dict):
+        raise ValueError(f"expected names and values, got {content!r}")
+    if set(content) - set(Settings._fields):
+        known = ", ".join(Settings._fields)
+        raise ValueError(f"expected names and values out of {known}, got {list(content)!r}")
     settings = Settings(**content)
     checks = {
         "task": isinstance(settings.task, str),
