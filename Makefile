@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test test-quick test-install check check-native docs clean
+.PHONY: install demo test test-quick test-install test-faults check check-native docs clean
 
 install: $(INSTALLED)
 
@@ -23,7 +23,11 @@ demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
 
 test: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not faults" tests
+
+# programs that are killed, files that are damaged, readers that get noise
+test-faults: $(INSTALLED)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
 
 # the package itself, without commands and training; a folder by its name would import its settings
 # in the process that only waits
@@ -31,7 +35,7 @@ SKIPPED := $(addprefix --ignore=,tests/cli tests/examples tests/faults tests/scr
 	--ignore-glob='tests/test_*.py'
 
 test-quick: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(SKIPPED) tests
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not faults" $(SKIPPED) tests
 
 # wheel, sdist and -e, each in an empty environment
 test-install:

@@ -1,6 +1,7 @@
 """What a training has logged: fairseq's log files (JSON or plain) and TensorBoard's events."""
 
 import json
+import math
 import re
 import struct
 from pathlib import Path
@@ -56,7 +57,7 @@ def _lines(path: Path) -> Iterator[Tuple[str, str, int, float]]:
             values = _json(text) if text.startswith("{") else _plain(text)
             prefix = group + "_"
             named = {k[len(prefix) :] if k.startswith(prefix) else k: v for k, v in values.items()}
-            if "num_updates" in named:
+            if math.isfinite(named.get("num_updates", math.nan)):
                 update = int(named.pop("num_updates"))
                 yield from ((group, metric, update, value) for metric, value in named.items())
 

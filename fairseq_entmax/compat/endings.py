@@ -1,6 +1,7 @@
 """How a command ends that was asked for what cannot be."""
 
 import os
+import signal
 import sys
 from typing import Any, Optional
 
@@ -21,22 +22,26 @@ def _command() -> Optional[str]:
 
 @repair(lambda: _command() is not None and not getattr(sys.excepthook, "one_line", False))
 def end_in_one_line() -> None:
-    """Let a command that refuses what it was given end with one line and exit code 2.
+    """Let a command that refuses what it was given end with one line and exit code 2, and one that
+    is stopped by Ctrl-C with one line and 130.
 
-    Fault: a ValueError that says what was wrong stands below 25 to 60 lines of traceback. Errors
-    raised outside of this package keep theirs.
+    Fault: a ValueError that says what was wrong stands below 25 to 60 lines of traceback, and so
+    does Ctrl-C. Errors raised outside of this package keep theirs.
     Versions: every fairseq. Test: tests/faults/test_command_lines.py::test_*.
     """
     stock = sys.excepthook
 
     def excepthook(kind: Any, error: Any, trace: Any) -> None:
+        stopped = isinstance(error, KeyboardInterrupt)
         refused = isinstance(error, ValueError) and _raised_here(trace)
-        if not refused or os.environ.get(TRACEBACK):
+        if not (stopped or refused) or os.environ.get(TRACEBACK):
             stock(kind, error, trace)
             return
         sys.stdout.flush()
-        print(f"{_command()}: error: {error}", file=sys.stderr)
-        raise SystemExit(2)  # Python ends with it, as after sys.exit(2)
+        said = "stopped" if stopped else f"error: {error}"
+        print(f"{_command()}: {said}", file=sys.stderr)
+        # Python ends with it, as after sys.exit
+        raise SystemExit(128 + signal.SIGINT if stopped else 2)
 
     excepthook.one_line = True  # type: ignore[attr-defined]
     sys.excepthook = excepthook

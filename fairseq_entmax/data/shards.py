@@ -7,8 +7,9 @@ A shard of ``fairseq-generate --num-shards N --shard-id K`` has the lines of its
 import argparse
 import re
 import sys
+from itertools import islice
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 _OF_A_SENTENCE = re.compile(r"([A-Z])-(\d+)(?:_\d+)?(?:\t|$)")
 _END = re.compile(r"Shard\t(\d+)\tof\t(\d+)$")
@@ -71,10 +72,14 @@ def merged(shards: List[Shard], n_lines: Optional[int] = None) -> Dict[int, List
             if number in whole:
                 raise ValueError(f"sentence {number} is in {owner[number]} and in {shard.name}")
             whole[number], owner[number] = lines, shard.name
-    expected = range(n_lines if n_lines is not None else max(whole, default=-1) + 1)
-    missing = [number for number in expected if number not in whole]
-    if missing:
-        raise ValueError(f"{_listed('sentence', missing)} missing: fairseq-generate skipped it")
+    n = n_lines if n_lines is not None else max(whole, default=-1) + 1
+    expected = range(n)
+    n_missing = n - sum(number in expected for number in whole)
+    if n_missing:  # may be very many where a number is damaged
+        first = list(islice((number for number in expected if number not in whole), SHOWN))
+        raise ValueError(
+            f"{_listed('sentence', first, n_missing)} missing: fairseq-generate skipped it"
+        )
     beyond = [number for number in whole if number not in expected]
     if beyond:
         raise ValueError(f"--lines {n_lines}: there is a sentence {max(beyond)}, counted from 0")
@@ -93,17 +98,20 @@ def _check_complete(shards: List[Shard]) -> None:
             raise ValueError(
                 f"{shards[0].name} is one of {shards[0].of} shards, {shard.name} one of {shard.of}"
             )
+        if shard.number >= shard.of:
+            raise ValueError(f"{shard.name}: it is shard {shard.number} of {shard.of}, from 0")
         if shard.number in seen:
             raise ValueError(f"{seen[shard.number]} and {shard.name} are both shard {shard.number}")
         seen[shard.number] = shard.name
-    missing: Set[int] = set(range(shards[0].of)) - seen.keys()
-    if missing:
-        raise ValueError(f"{_listed('shard', sorted(missing))} missing, of {shards[0].of}")
+    n_missing = shards[0].of - len(seen)
+    if n_missing > 0:
+        first = list(islice((n for n in range(shards[0].of) if n not in seen), SHOWN))
+        raise ValueError(f"{_listed('shard', first, n_missing)} missing, of {shards[0].of}")
 
 
-def _listed(what: str, numbers: List[int]) -> str:
-    named = " ".join(map(str, numbers[:SHOWN])) + (" ..." if len(numbers) > SHOWN else "")
-    return f"{what} {named} is" if len(numbers) == 1 else f"{len(numbers)} {what}s ({named}) are"
+def _listed(what: str, first: List[int], n: int) -> str:
+    named = " ".join(map(str, first)) + (" ..." if n > len(first) else "")
+    return f"{what} {named} is" if n == 1 else f"{n} {what}s ({named}) are"
 
 
 def main(arguments: List[str]) -> None:

@@ -77,10 +77,7 @@ def read_settings(folder: Path) -> Settings:
     path = folder / SETTINGS
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        settings = Settings(**content)
-        return settings._replace(
-            languages=tuple(settings.languages), max_len=tuple(settings.max_len)
-        )
+        return _settings(content)
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror} (name the folder that examples/transduction/run.sh calls "
@@ -88,6 +85,32 @@ def read_settings(folder: Path) -> Settings:
         ) from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _settings(content: Any) -> Settings:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected names and values, got {content!r}")
+    if set(content) - set(Settings._fields):
+        known = ", ".join(Settings._fields)
+        raise ValueError(f"expected names and values out of {known}, got {list(content)!r}")
+    settings = Settings(**content)
+    checks = {
+        "task": isinstance(settings.task, str),
+        "languages": _all(str, settings.languages),
+        "beam": isinstance(settings.beam, int) and settings.beam >= 1,
+        "max_len": _all((int, float), settings.max_len) and len(settings.max_len) == 2,
+        "coverage": isinstance(settings.coverage, dict)
+        and _all((int, float), list(settings.coverage.values())),
+    }
+    wrong = [name for name, right in checks.items() if not right]
+    if wrong:
+        got = getattr(settings, wrong[0])
+        raise ValueError(f"{wrong[0]} must be as fairseq_entmax has written it, got {got!r}")
+    return settings._replace(languages=tuple(settings.languages), max_len=tuple(settings.max_len))
+
+
+def _all(kind: Any, values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 
 def checkpoints_in(folder: Path) -> List[Path]:

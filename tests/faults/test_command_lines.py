@@ -6,6 +6,7 @@ import pytest
 
 from fairseq_entmax import __main__ as programs
 from fairseq_entmax.compat import REPAIRS, endings
+from fairseq_entmax.data import shards
 from fairseq_entmax.functional import entmax
 from tests.cli import commands
 from tests.examples.scripts import load
@@ -63,6 +64,30 @@ def test_a_refusal_is_one_line(hook, capsys, monkeypatch, file, name):
     monkeypatch.setenv(endings.TRACEBACK, "1")
     run(*raised(refused))
     assert capsys.readouterr() == ("stock ValueError\n", "")
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_one_line(hook, capsys, monkeypatch):
+    run = hook("/venv/bin/fairseq-train")
+    with pytest.raises(SystemExit) as ended:
+        run(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "fairseq-train: stopped\n")
+
+    monkeypatch.setenv(endings.TRACEBACK, "1")
+    run(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr() == ("stock KeyboardInterrupt\n", "")
+
+
+def test_ctrl_c_of_a_program_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(shards, "read_shard", lambda *_: interrupted())
+    with pytest.raises(SystemExit) as ended:
+        programs.main(["merge", __file__])
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "fairseq-entmax merge: stopped\n")
 
 
 @pytest.mark.parametrize(

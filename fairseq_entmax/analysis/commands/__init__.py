@@ -3,6 +3,7 @@
 A command is a module with ``main(arguments)``, named below.
 """
 
+import signal
 import sys
 from importlib import import_module
 from typing import Dict, List, Tuple
@@ -39,4 +40,9 @@ def run(arguments: List[str], commands: Commands, program: str) -> None:
         usage = f"usage: {program} COMMAND [--help]\n" + "\n".join(lines)
         print(unknown + usage, file=sys.stdout if asked_for else sys.stderr)
         raise SystemExit(0 if asked_for else 2)
-    import_module(commands[arguments[0]][0]).main(arguments[1:])
+    try:
+        import_module(commands[arguments[0]][0]).main(arguments[1:])
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        print(f"{program} {arguments[0]}: stopped", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
