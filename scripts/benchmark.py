@@ -13,13 +13,19 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator
 
-from benchmarks import exact_search, next_token, output_layer, recipes, rows, training_curve
+from benchmarks import (
+    decoding,
+    exact_search,
+    next_token,
+    output_layer,
+    recipes,
+    rows,
+    training_curve,
+)
 from benchmarks.harness import Row, machine
 
 from fairseq_entmax.data.files import write_json
 
-# on sentences: made up, or those of --data
-ON_A_CORPUS = {"train": recipes.train, "decode": recipes.decode}
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "next-token": next_token.next_token,
     "output-layer": output_layer.output_layer,
@@ -30,6 +36,7 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "training-curve": training_curve.training_curve,
     "exact-search": exact_search.exact_search,
     "beam-search": exact_search.beam_search,
+    "decode": decoding.decode,
 }
 
 HEADER = [
@@ -48,7 +55,7 @@ def line(row: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bench", nargs="+", choices=sorted({**BENCHES, **ON_A_CORPUS}))
+    parser.add_argument("bench", nargs="+", choices=sorted([*BENCHES, "train"]))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases, 3 runs")
     parser.add_argument("--runs", type=int, default=9, help="timed runs of each case (default: 9)")
@@ -56,22 +63,22 @@ def main() -> None:
         "--data",
         type=Path,
         metavar="MULTI30K",
-        help="for train and decode: a folder with train.de, train.en, val.de, ..., or a tar "
+        help="for train: a folder with train.de, train.en, val.de, ..., or a tar "
         "archive of it (default: made-up words of the same shape)",
     )
     args = parser.parse_args()
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: no such file or folder")
-    if args.data and not set(args.bench) & set(ON_A_CORPUS):
-        parser.error(f"--data is for {' and '.join(ON_A_CORPUS)}, not for {' '.join(args.bench)}")
+    if args.data and "train" not in args.bench:
+        parser.error(f"--data is for train, not for {' '.join(args.bench)}")
     runs = 3 if args.quick else args.runs
     stamp = machine()
     print(", ".join(f"{key} {value}" for key, value in stamp.items()), file=sys.stderr)
     print("\n".join(HEADER))
     results = []
     for bench in args.bench:
-        if bench in ON_A_CORPUS:
-            found = ON_A_CORPUS[bench](args.quick, runs, args.data)
+        if bench == "train":
+            found = recipes.train(args.quick, runs, args.data)
         else:
             found = BENCHES[bench](args.quick, runs)
         for row in found:

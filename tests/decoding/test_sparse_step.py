@@ -153,3 +153,21 @@ def test_switched_off_by_the_task(monkeypatch):
     generator.sparse_step = "off"  # --sparse-step
     generator.generate(models, batch(TASK))
     assert not steps
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_encoders_answer_is_copied_only_when_sentences_leave(arch, monkeypatch):
+    """The beams of a sentence have the same one; fairseq copies it at every step."""
+    model, rows = model_of(arch, GAINS["narrow"]), []
+    stock = model.encoder.reorder_encoder_out
+
+    def reorder(encoder_out, new_order):
+        rows.append(len(new_order))
+        return stock(encoder_out, new_order)
+
+    model.encoder.reorder_encoder_out = reorder
+    searched([model], "off", monkeypatch)
+    every_step = rows[:]
+    rows.clear()
+    searched([model], "auto", monkeypatch)
+    assert rows == sorted(set(every_step), reverse=True) and len(rows) < len(every_step)
