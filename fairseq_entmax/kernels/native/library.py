@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 BUILDS = ("baseline", "avx2", "avx512")
 SWITCH = "FAIRSEQ_ENTMAX_KERNELS"  # "off", or the name of a build
-ABI = 5  # ENTMAX_ABI of csrc/common.h: what the functions' arguments and the structure mean
+ABI = 6  # ENTMAX_ABI of csrc/common.h: what the functions' arguments and the structure mean
 
 
 class LossFields(ctypes.Structure):
