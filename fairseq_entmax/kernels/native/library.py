@@ -134,7 +134,7 @@ def threads(work: int) -> ctypes.c_long:
 
 def call(name: str, *arguments: Any) -> int:
     """Call a kernel; integers are passed as long. What it returns is negative without memory."""
-    wide = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result: int = getattr(library(), name)(*wide)
     if result < 0:
         raise MemoryError(f"{name}: not enough memory for its scratch space")

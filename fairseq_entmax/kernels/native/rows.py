@@ -30,8 +30,10 @@ def _unit_stride(z: Tensor) -> Tensor:
 
 def _exponents(alpha: Tensor) -> Tuple[Tensor, int]:
     """The exponents, none of them 1, and the distance between those of two rows."""
+    if len(alpha) == 1 and alpha.item() >= 1 + NEAR_ONE:
+        return alpha, 0
     alpha = alpha.clamp(min=1 + NEAR_ONE).contiguous()
-    return alpha, int(alpha.shape[0] > 1)
+    return alpha, int(len(alpha) > 1)
 
 
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:

@@ -149,7 +149,7 @@ static inline __attribute__((always_inline)) void batch_sums(const batch_t *b, f
     for (int r = 0; r < LANES; r++) {
         const float *z = batch_row(b, r);
         const lanes_t largest = splat(b->largest[r]), tau = splat(b->tau[r]);
-        lanes_t d = above_zero((load_lanes(z + last, width) - largest) * scale - tau);
+        lanes_t d = above_zero((load_lanes(z + last, width, -INFINITY) - largest) * scale - tau);
         lanes_t t1 = d, t2 = square ? d * d : one_where_positive(d);
         for (long i = 0; i < last; i += LANES) {
             d = above_zero((*(const lanes_t *)(z + i) - largest) * scale - tau);
@@ -173,7 +173,7 @@ static inline __attribute__((always_inline)) void batch_write(const batch_t *b, 
             const lanes_t d = above_zero((*(const lanes_t *)(z + i) - largest) * scale - tau);
             *(lanes_t *)(p + i) = square ? d * d : d;
         }
-        const lanes_t d = above_zero((load_lanes(z + last, width) - largest) * scale - tau);
+        const lanes_t d = above_zero((load_lanes(z + last, width, -INFINITY) - largest) * scale - tau);
         store_lanes(square ? d * d : d, p + last, width);
     }
 }
@@ -186,7 +186,7 @@ static inline __attribute__((always_inline)) void batch_entmax(batch_t *b, int s
     lanes_t maxima[LANES], largest = splat(-INFINITY);
     for (int r = 0; r < LANES; r++) {
         const float *z = batch_row(b, r);
-        lanes_t m = load_lanes(z + last, width);
+        lanes_t m = load_lanes(z + last, width, -INFINITY);
         for (long i = 0; i < last; i += LANES) m = larger(*(const lanes_t *)(z + i), m);
         maxima[r] = m;
     }
@@ -275,7 +275,8 @@ static void lanes_general(lanes_t *x, long n, lanes_t gap) {
 static inline void load_block(const float *from, long stride, long rows, long width, lanes_t *x) {
     lanes_t m[LANES];
 #pragma GCC unroll 16
-    for (int r = 0; r < LANES; r++) m[r] = load_lanes(from + (r < rows ? r : rows - 1) * stride, width);
+    for (int r = 0; r < LANES; r++)
+        m[r] = load_lanes(from + (r < rows ? r : rows - 1) * stride, width, -INFINITY);
     transpose(m);
 #pragma GCC unroll 16
     for (int r = 0; r < LANES; r++) x[r] = m[r];
