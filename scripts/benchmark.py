@@ -1,7 +1,8 @@
 r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
-    python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha \
-        next-token train decode [--json FILE] [--quick] [--data MULTI30K]
+    python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha any-alpha \
+        small-calls next-token train decode [--json FILE] [--quick] [--data MULTI30K] \
+        [--stored FILE]
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
 turns in one process; what is printed is the median of ours over the median of the peer, in CPU
@@ -20,6 +21,7 @@ from benchmarks import (
     output_layer,
     recipes,
     rows,
+    stored,
     training_curve,
 )
 from benchmarks.harness import Row, machine
@@ -33,6 +35,8 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
     "learned-alpha": rows.learned_alpha,
+    "any-alpha": rows.any_alpha,
+    "small-calls": rows.small_calls,
     "training-curve": training_curve.training_curve,
     "exact-search": exact_search.exact_search,
     "beam-search": exact_search.beam_search,
@@ -66,6 +70,9 @@ def main() -> None:
         help="for train: a folder with train.de, train.en, val.de, ..., or a tar "
         "archive of it (default: made-up words of the same shape)",
     )
+    parser.add_argument(
+        "--stored", type=Path, metavar="FILE", help="name what has moved against these results"
+    )
     args = parser.parse_args()
     if args.data and not args.data.exists():
         parser.error(f"--data {args.data}: no such file or folder")
@@ -86,6 +93,8 @@ def main() -> None:
             print(line(row), flush=True)
             if args.json:
                 write_json(args.json, results)
+    if args.stored:
+        print("\n".join(stored.report(results, stored.read(args.stored))))
 
 
 if __name__ == "__main__":

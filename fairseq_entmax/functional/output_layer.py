@@ -21,8 +21,8 @@ from .loss import LossRows, reduced
 from .output_chunks import ChunkSolver, SparseGradient, linear_scores, with_gradient
 from .smoothing import LinearSmoothing, Options, widened
 
-_CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU, 16 MB, or ...
-_CHUNK_ROWS = 128  # ... those of so many rows, if half the weight's memory does: each reads it whole
+_CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU, 16 MB,
+_CHUNK_ROWS = 128  # or of so many rows, in half the weight's memory: each chunk reads it whole
 _CHUNK_SCORES_DEVICE = 1 << 26
 
 

@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import corpus, decoding, harness, peaked, recipes  # noqa: E402
+from benchmarks import corpus, decoding, harness, peaked, recipes, stored  # noqa: E402
 from benchmarks.words import WordsTask, made_up_words  # noqa: E402
 
 FIELDS = {"bench", "case", "peer", "ratio", "ours_s", "peer_s", "ours_peak_mb", "peer_peak_mb"}
@@ -63,7 +63,7 @@ def test_command_line(tmp_path):
     )
     assert done.returncode == 0, done.stdout
     rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
-    assert [row["case"].split()[-1] for row in rows] == ["trained", "N(0,1)", "near-uniform"]
+    assert [row["case"].split()[-1] for row in rows] == ["trained", "N(0,1)", "mid", "near-uniform"]
     for row in rows:
         assert set(row) >= FIELDS
         assert row["ratio"] == pytest.approx(row["ours_s"] / row["peer_s"])
@@ -163,3 +163,37 @@ def test_decoding_is_timed_on_sentences_of_one_length():
     assert decoding.differing(on, off)() < 1e-5
     other = decoding.search(decoding.iwslt("transformer_iwslt_de_en", task), task, pairs)
     assert decoding.differing(on, other)() > 1e-5
+
+
+def results(**ratios):
+    stamp = {"commit": "abc", "date": "2026-12-01", **dict.fromkeys(stored.ALIKE, "x")}
+    return [
+        {"bench": "b", "case": case, "peer": "p", "ratio": ratio, "machine": stamp}
+        for case, ratio in ratios.items()
+    ]
+
+
+def test_what_has_moved_is_named(tmp_path):
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(results(same=1.0, slow=1.0, fast=1.0)))
+    lines = list(stored.report(results(same=1.3, slow=1.4, fast=0.7, more=1), stored.read(earlier)))
+    assert lines == [
+        "\nAgainst abc of 2026-12-01 on x, x:",
+        "slower: b: slow / p 1.00 -> 1.40",
+        "faster: b: fast / p 1.00 -> 0.70",
+        "new: b: more / p 1.00",
+        "2 of 4 moved by more than a third",
+    ]
+
+
+def test_stored_results_of_another_machine_are_told_apart():
+    here = results(case=1.0)
+    here[0]["machine"] = {**here[0]["machine"], "cpu": "y"}
+    assert "another cpu: expect other ratios" in stored.report(here, results(case=1.0))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[{"bench": "b"}]'])
+def test_stored_results_that_cannot_be_read(text, tmp_path):
+    (tmp_path / "stored.json").write_text(text)
+    with pytest.raises(SystemExit, match="not the results of a benchmark"):
+        stored.read(tmp_path / "stored.json")
