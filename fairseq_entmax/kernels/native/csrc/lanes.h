@@ -17,11 +17,18 @@
 typedef float lanes_t __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t mask_t __attribute__((vector_size(4 * LANES), aligned(4)));
 
+/* As wide, of numbers twice as long. */
+typedef float half_lanes_t __attribute__((vector_size(2 * LANES), aligned(4)));
+typedef double doubles_t __attribute__((vector_size(4 * LANES)));
+typedef int64_t wide_mask_t __attribute__((vector_size(4 * LANES)));
+
 static inline lanes_t splat(float f) { return f - (lanes_t){0}; }
 
 static inline lanes_t pick(mask_t mask, lanes_t yes, lanes_t no) {
     return (lanes_t)((mask & (mask_t)yes) | (~mask & (mask_t)no));
 }
+
+static inline lanes_t one_where_positive(lanes_t d) { return -__builtin_convertvector(d > 0, lanes_t); }
 
 #ifdef __AVX512F__
 static inline lanes_t larger(lanes_t a, lanes_t b) { return (lanes_t)_mm512_max_ps((__m512)a, (__m512)b); }

@@ -95,8 +95,6 @@ static inline int any_lane(mask_t mask) {
 
 #define GROUPS 8 /* of which the maxima give a first bound */
 
-static inline lanes_t one_where_positive(lanes_t d) { return -__builtin_convertvector(d > 0, lanes_t); }
-
 /* The Newton step of sum d and sum d^2 (square: alpha 1.5), or sum d and their number (2). */
 static inline __attribute__((always_inline)) lanes_t newton_step(lanes_t a1, lanes_t a2, int square) {
     if (!square) return (a1 - 1) / a2;
