@@ -62,7 +62,7 @@ def any_alpha_cases(quick: bool) -> Iterator[Case]:
 
 
 def small_calls(quick: bool, runs: int) -> Iterator[Row]:
-    return run_all(small_cases(quick), 10 * runs)
+    return run_all(small_cases(quick), runs)
 
 
 def small_cases(quick: bool) -> Iterator[Case]:
