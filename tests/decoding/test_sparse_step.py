@@ -59,7 +59,9 @@ def assert_same(found, expected):
             torch.testing.assert_close(
                 h["positional_scores"], other["positional_scores"], atol=1e-4, rtol=1e-5
             )
-            torch.testing.assert_close(h["score"], other["score"], atol=1e-5, rtol=1e-5)
+            at_the_edge = bool((other["positional_scores"] < -6).any())
+            atol = 2e-4 if at_the_edge else 1e-5
+            torch.testing.assert_close(h["score"], other["score"], atol=atol, rtol=1e-5)
             torch.testing.assert_close(h["attention"], other["attention"])
 
 
