@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # tiny models are several times faster on one thread; two test processes fill two cores
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: install demo test test-quick test-install test-faults check check-native docs clean
+.PHONY: install demo test test-quick test-install test-faults check check-native bench-quick docs clean
 
 install: $(INSTALLED)
 
@@ -56,6 +56,11 @@ docs: $(INSTALLED)
 # the C kernels under the address and undefined-behaviour sanitizers of gcc
 check-native: $(INSTALLED)
 	PYTHON=$(BIN)/python $(TEST_ENV) bash scripts/check_native.sh
+
+# a report, no test: which ratios have moved by more than a third since the stored run
+bench-quick: $(INSTALLED)
+	$(TEST_ENV) $(BIN)/python scripts/benchmark.py --quick --stored scripts/benchmarks/stored.json \
+		output-layer loss mapping attention-rows learned-alpha any-alpha small-calls next-token decode
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo docs/_build docs/examples

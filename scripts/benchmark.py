@@ -1,7 +1,8 @@
 r"""Benchmarks against softmax and entmax 1.3: interleaved, gated by correctness, as ratios.
 
-    python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha \
-        next-token train decode [--json FILE] [--quick] [--data MULTI30K]
+    python scripts/benchmark.py output-layer loss mapping attention-rows learned-alpha any-alpha \
+        small-calls next-token train decode [--json FILE] [--quick] [--data MULTI30K] \
+        [--stored FILE]
     python scripts/benchmark.py --device cuda mapping attention-rows loss output-layer attention
 
 A case is timed only after its result agrees with the float64 reference. Ours and the peer run in
@@ -17,14 +18,22 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
 import torch
+from benchmarks import (
+    decoding,
+    exact_search,
+    next_token,
+    output_layer,
+    peers,
+    recipes,
+    rows,
+    stored,
+    training_curve,
+)
 from benchmarks import device as on_device
-from benchmarks import exact_search, next_token, output_layer, peers, recipes, rows, training_curve
 from benchmarks.harness import Row, machine
 
 from fairseq_entmax.data.files import write_json
 
-# on sentences: made up, or those of --data
-ON_A_CORPUS = {"train": recipes.train, "decode": recipes.decode}
 BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "next-token": next_token.next_token,
     "output-layer": output_layer.output_layer,
@@ -32,9 +41,12 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "mapping": rows.mapping,
     "attention-rows": rows.attention_rows,
     "learned-alpha": rows.learned_alpha,
+    "any-alpha": rows.any_alpha,
+    "small-calls": rows.small_calls,
     "training-curve": training_curve.training_curve,
     "exact-search": exact_search.exact_search,
     "beam-search": exact_search.beam_search,
+    "decode": decoding.decode,
 }
 
 HEADER = [
@@ -88,8 +100,11 @@ def main() -> None:
         "--data",
         type=Path,
         metavar="MULTI30K",
-        help="for train and decode: a folder with train.de, train.en, val.de, ..., or a tar "
+        help="for train: a folder with train.de, train.en, val.de, ..., or a tar "
         "archive of it (default: made-up words of the same shape)",
+    )
+    parser.add_argument(
+        "--stored", type=Path, metavar="FILE", help="name what has moved against these results"
     )
     args = parser.parse_args()
     if args.data and not args.data.exists():
@@ -111,6 +126,8 @@ def main() -> None:
             print(as_line(row), flush=True)
             if args.json:
                 write_json(args.json, results)
+    if args.stored:
+        print("\n".join(stored.report(results, stored.read(args.stored))))
 
 
 if __name__ == "__main__":

@@ -32,4 +32,5 @@ LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.
     "$python" -m pytest -q -s -p no:cacheprovider \
     tests/kernels/test_native.py tests/kernels/test_backends.py \
     tests/functional/test_output_layer.py tests/kernels/test_screening.py \
-    tests/functional/test_log_entmax.py tests/functional/test_large_alpha.py "$@"
+    tests/functional/test_log_entmax.py tests/functional/test_large_alpha.py \
+    tests/functional/test_entmax_alpha_tensor.py tests/decoding/test_sparse_step.py "$@"

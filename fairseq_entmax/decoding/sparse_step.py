@@ -81,16 +81,19 @@ class SparseStep:
         self.first = max(generator.pad, generator.unk, generator.eos) + 1
         self.stock: Dict[str, Any] = {name: getattr(generator, name) for name in _READ_BY_WORD}
         self.all_words = generator.model.forward_decoder
+        self.reorder = generator.model.reorder_encoder_out
         self.ids: Optional[Tensor] = None  # the words at the places of this step
+        self.spread = 0  # rows of what the encoder gave, once there is one for each beam
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Within it the generator's loop runs on places."""
         self.generator.model.forward_decoder = self.forward_decoder
+        self.generator.model.reorder_encoder_out = self.reorder_encoder_out
         try:
             yield
         finally:
-            del self.generator.model.forward_decoder
+            del self.generator.model.forward_decoder, self.generator.model.reorder_encoder_out
             self._present(None)
 
     def forward_decoder(
@@ -115,6 +118,19 @@ class SparseStep:
         self._ban(tokens, ids, log_probs)
         self._present(ids)
         return log_probs, attention
+
+    def reorder_encoder_out(self, encoder_outs: Any, new_order: Tensor) -> Any:
+        """As ``EnsembleModel.reorder_encoder_out``, which copies what the encoder gave at every
+        step. The beams of a sentence have all the same of it, so that it changes only when a
+        sentence leaves; the first time each sentence gets its beams.
+        """
+        sentences = new_order // self.generator.beam_size
+        rows = torch.arange(len(new_order), device=new_order.device)
+        unchanged = self.spread == len(new_order) and torch.equal(
+            sentences, rows // self.generator.beam_size
+        )
+        self.spread = len(new_order)
+        return encoder_outs if unchanged else self.reorder(encoder_outs, new_order)
 
     def words(self, places: Tensor, beams: Tensor) -> Tensor:
         """The words at these places, (bsz, candidates), of the prefixes of these beams."""

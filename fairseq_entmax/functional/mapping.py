@@ -5,6 +5,7 @@ from typing import Any, Callable, Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fairseq_entmax.kernels import operators
 from fairseq_entmax.kernels.choose import choose, choose_alpha, choose_differentiable
@@ -71,10 +72,20 @@ def entmax_learned(scores: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _entmax_along(scores: Tensor, alpha: Alpha, dim: int, largest: float) -> Tensor:
-    z = scores.movedim(dim, -1)
+    last = dim == scores.dim() - 1  # a call of few rows is as long as its steps in Python
+    z = scores if last else scores.movedim(dim, -1)
     rows, row_alpha, closed = flatten_rows(z, alpha, dim, largest)
-    probs = entmax_rows(rows, row_alpha, closed)
-    return probs.view(z.shape).movedim(-1, dim).to(scores.dtype)
+    if operators.in_graph() or _is_differentiated():
+        probs = entmax_rows(rows, row_alpha, closed)
+    else:
+        probs = choose(rows).entmax(rows, row_alpha, closed)
+    probs = probs.view(z.shape).to(scores.dtype)
+    return probs if last else probs.movedim(-1, dim)
+
+
+def _is_differentiated() -> bool:
+    """Whether operations may be recorded, backward or forward."""
+    return torch.is_grad_enabled() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def entmax_rows(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:

@@ -60,6 +60,7 @@ class ChunkSolver:
             self.kernels = None
         _, self.alpha, self.closed = flatten_rows(x, options.alpha, 1, options.alpha)
         self.capacity = max(1, min(len(weight), int(_DENSE_SHARE * len(weight)) + 1))
+        self.buffer: Optional[Tensor] = None
         self.screen = None
         if self.kernels is not None:
             self.screen = self.kernels.screen(x, weight, bias, options.alpha)
@@ -88,7 +89,18 @@ class ChunkSolver:
         return results, None, gradient
 
     def _scores(self, rows: slice) -> Tensor:
-        return linear_scores(self.x[rows], self.weight, self.bias)
+        """W x + b. Compiled kernels have it in one buffer for all chunks, which go by size: the
+        system zeroes large memory anew each time that it is asked for.
+        """
+        x = self.x[rows]
+        if self.kernels is None:
+            return linear_scores(x, self.weight, self.bias)
+        if self.buffer is None:
+            self.buffer = x.new_empty(len(x), len(self.weight))
+        out, weight = self.buffer[: len(x)], self.weight.t()
+        if self.bias is None:
+            return torch.mm(x, weight, out=out)
+        return torch.addmm(self.bias, x, weight, out=out)
 
     def _solve_dense(self, scores: Tensor, y: Tensor) -> Tuple[LossRows, None, Optional[Tensor]]:
         if self.eager:

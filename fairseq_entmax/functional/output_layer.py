@@ -22,7 +22,8 @@ from .loss import LossRows, entmax_loss_rows, reduced
 from .output_chunks import ChunkSolver, SparseGradient, linear_scores, with_gradient
 from .smoothing import LinearSmoothing, Options, widened
 
-_CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU: 16 MB
+_CHUNK_SCORES = 1 << 22  # scores held at a time on the CPU, 16 MB,
+_CHUNK_ROWS = 128  # or of so many rows, in half the weight's memory: each chunk reads it whole
 _CHUNK_SCORES_DEVICE = 1 << 26
 
 
@@ -231,7 +232,7 @@ def _wide(*tensors: Optional[Tensor]) -> Tuple[Any, ...]:
 
 def _chunks(x: Tensor, weight: Tensor) -> List[slice]:
     budget = _CHUNK_SCORES if x.device.type == "cpu" else _CHUNK_SCORES_DEVICE
-    size = max(1, budget // max(1, weight.shape[0]))
+    size = max(1, budget // max(1, weight.shape[0]), min(_CHUNK_ROWS, weight.shape[1] // 2))
     return [slice(i, min(i + size, len(x))) for i in range(0, max(1, len(x)), size)]
 
 

@@ -10,10 +10,10 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.data.language_pair_dataset import collate
 from fairseq.models import ARCH_CONFIG_REGISTRY, build_model
-from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from benchmarks.harness import Case, Row, run_all
+from benchmarks.words import WordsTask, made_up_words
 from fairseq_entmax.decoding import ExactSearch
 from fairseq_entmax.functional import entmax_loss
 
@@ -54,17 +54,6 @@ def beam_search_cases(quick: bool) -> Iterator[Case]:
         yield _beam_search(arch, sparse, dense, words, n_sentences=32 if quick else 256)
 
 
-class WordsTask(FairseqTask):
-    """Just enough of a task to build a model and a generator."""
-
-    def __init__(self, words: Dictionary) -> None:
-        super().__init__(Namespace())
-        self.words = words
-
-    source_dictionary = property(lambda self: self.words)
-    target_dictionary = property(lambda self: self.words)
-
-
 def sentence_pairs(n: int, words: Dictionary, seed: int) -> List[Dict[str, Any]]:
     """Random words of letters; every vowel of the source becomes any of two in the target, so that
     a good model gives several strings a probability.
@@ -87,9 +76,7 @@ def sentence_pairs(n: int, words: Dictionary, seed: int) -> List[Dict[str, Any]]
 def trained_model(arch: str, updates: int, alpha: float = 1.5) -> Tuple[Any, Dictionary]:
     """A small model of the task above, trained until its output is sparse (alpha > 1)."""
     torch.manual_seed(1)
-    words = Dictionary()
-    for i in range(30):
-        words.add_symbol(f"w{i}")
+    words = made_up_words(34)
     args = Namespace(arch=arch, criterion="entmax_loss", dropout=0.0, **SIZES[arch])
     args.output_alpha = args.attention_alpha = alpha
     ARCH_CONFIG_REGISTRY[arch](args)

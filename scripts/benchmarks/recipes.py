@@ -1,4 +1,4 @@
-"""Whole recipes: fairseq-train and fairseq-generate against their softmax twins.
+"""Whole recipes: fairseq-train against its softmax twin.
 
 Both twins are real command lines on the same batches. They take turns: one is stopped (SIGSTOP)
 while the other runs, so that what else the machine does falls on both alike. CPU time is the
@@ -6,21 +6,19 @@ process's own. Needs Linux.
 """
 
 import json
-import os
-import re
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 
 from benchmarks.corpus import prepare
 from benchmarks.harness import Row, relative_error
+from benchmarks.peaked import check_support, features, set_support
 from benchmarks.processes import SCRIPTS, cpu_seconds, peak_mb
 from fairseq_entmax.functional import entmax, linear_entmax_loss, reference
 
@@ -29,9 +27,8 @@ VOCABULARIES = {"10k": 10000, "32k": 32000}
 # also for the softmax twin: current torch cannot load its checkpoints without
 PLUGIN = ["--user-dir", str(USER_DIR)]
 TRAIN = [str(SCRIPTS / "fairseq-train"), *PLUGIN]
-# the gain of the last layer norm with which random weights have a trained model's support
-TRAINED_LIKE_GAIN = 1.8
-TRAINED_LIKE_SUPPORT = (5, 200)  # words; what is outside is refused
+# words that are possible on average with weights like a trained model's
+SUPPORTS = {"trained-like support 13": 13, "trained-like support 700": 700}
 
 SOFTMAX = ["--arch", "transformer_iwslt_de_en", "--criterion", "cross_entropy"]
 SPARSE = [
@@ -99,17 +96,18 @@ def train(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row
     with tempfile.TemporaryDirectory() as folder:
         for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
             data = prepare(Path(folder) / name, size, corpus)
-            for start in ("from scratch", "trained-like"):
-                yield from _train_from(Path(folder) / name / start, data, f"V={name} {start}", runs)
+            for start in ("from scratch", *(list(SUPPORTS)[: 1 if quick else None])):
+                case, place = f"V={name} {start}", Path(folder) / name / start.replace(" ", "-")
+                yield from _train_from(place, data, case, start, runs)
 
 
-def _train_from(folder: Path, data: Path, case: str, runs: int) -> Iterator[Row]:
+def _train_from(folder: Path, data: Path, case: str, start: str, runs: int) -> Iterator[Row]:
     args = ["--lr", "5e-4"]
-    if "trained-like" in case:
+    if start in SUPPORTS:
         # learning rate 0: every update costs what a trained model's does, and stays there
-        checkpoint = trained_like(folder, data, SPARSE)
+        checkpoint = trained_like(folder, data, SUPPORTS[start])
         args = ["--lr", "0", "--finetune-from-model", str(checkpoint)]
-        gate(checkpoint, data, case)
+        gate(checkpoint, data, SUPPORTS[start], case)
     recipes = {"softmax": SOFTMAX, **TWINS}
     trainings = {
         name: Training(folder / name.replace(" ", "-"), data, [*recipe, *args])
@@ -149,12 +147,12 @@ def _row(bench: str, case: str, ours: List[Used], peer: List[Used]) -> Row:
     }
 
 
-def trained_like(folder: Path, data: Path, recipe: List[str]) -> Path:
-    """Random weights of a recipe whose output is as peaked as a trained model's."""
+def trained_like(folder: Path, data: Path, support: int) -> Path:
+    """Random weights of the sparse recipe whose output is as peaked as a trained model's."""
     save_dir = folder / "weights"
     subprocess.run(
         [
-            *(*TRAIN, str(data), "--cpu", "--seed", "1", *recipe),
+            *(*TRAIN, str(data), "--cpu", "--seed", "1", *SPARSE),
             *("--share-all-embeddings", "--optimizer", "adam", "--lr", "0", "--max-tokens", "64"),
             *("--max-update", "1", "--disable-validation", "--no-epoch-checkpoints"),
             *("--save-dir", str(save_dir)),
@@ -164,20 +162,16 @@ def trained_like(folder: Path, data: Path, recipe: List[str]) -> Path:
         stderr=subprocess.DEVNULL,
     )
     checkpoint = save_dir / "checkpoint_last.pt"
+    model, batch = loaded(checkpoint, data)
+    set_support(model, batch["net_input"], support)
     state = torch.load(checkpoint, weights_only=False)
-    norms = [name for name in state["model"] if re.search(r"decoder.*final_layer_norm", name)]
-    last = max(name.rpartition(".")[0] for name in norms)
-    state["model"][f"{last}.weight"].fill_(TRAINED_LIKE_GAIN)
+    state["model"] = model.state_dict()
     torch.save(state, checkpoint)
     return checkpoint
 
 
-def gate(checkpoint: Path, data: Path, case: str) -> None:
-    """The loss, its gradient and the probabilities on real features, against the reference.
-
-    Raises:
-        SystemExit: one of them is off, or the support is not a trained model's.
-    """
+def loaded(checkpoint: Path, data: Path) -> Tuple[Any, Any]:
+    """The model of a checkpoint and its first sentences of validation."""
     from fairseq import checkpoint_utils  # 5 seconds
 
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
@@ -185,66 +179,25 @@ def gate(checkpoint: Path, data: Path, case: str) -> None:
     )
     task.load_dataset("valid")
     dataset = task.dataset("valid")
-    batch = dataset.collater([dataset[i] for i in range(16)])
-    model.eval()
-    with torch.no_grad():
-        x, _ = model(**batch["net_input"], features_only=True)
-    x, y = x.flatten(0, 1).requires_grad_(), batch["target"].flatten()
+    return model, dataset.collater([dataset[i] for i in range(16)])
+
+
+def gate(checkpoint: Path, data: Path, support: int, case: str) -> None:
+    """The loss, its gradient and the probabilities on real features, against the reference.
+
+    Raises:
+        SystemExit: one of them is off, or the support is not the wanted one.
+    """
+    model, batch = loaded(checkpoint, data)
+    check_support(model, batch["net_input"], support, case)
+    x, y = features(model, batch["net_input"]).requires_grad_(), batch["target"].flatten()
     weight = model.decoder.output_projection.weight.detach()
     linear_entmax_loss(x, weight, y, 1.5, reduction="sum").backward()
     scores = x.detach().double() @ weight.double().t()
     p = reference.entmax(scores, 1.5)
     errors = {"probabilities": relative_error(entmax(scores.float(), 1.5), p)}
-    support = (p > 0).sum(-1).double().mean().item()
     p[torch.arange(len(y)), y] -= 1
     errors["gradient"] = relative_error(x.grad, p @ weight.double())
-    print(f"{case}: mean support {support:.0f}", file=sys.stderr)
-    least, greatest = TRAINED_LIKE_SUPPORT
-    if not least <= support <= greatest:
-        raise SystemExit(f"{case}: a mean support of {support:.0f} is not a trained model's")
     for what, error in errors.items():
         if not error <= 1e-5:
             raise SystemExit(f"{case}: {what} off by {error:.1e}; a wrong result is not timed")
-
-
-def decode(quick: bool, runs: int, corpus: Optional[Path] = None) -> Iterator[Row]:
-    """fairseq-generate at beam 5; every hypothesis is 20 words long, so both take equal steps."""
-    recipes = {"softmax": SOFTMAX, **TWINS}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, size in list(VOCABULARIES.items())[: 1 if quick else None]:
-            data = prepare(Path(folder) / name, size, corpus)
-            checkpoints = {
-                twin: trained_like(Path(folder) / name / twin, data, recipe)
-                for twin, recipe in recipes.items()
-            }
-            gate(checkpoints["output sparse"], data, f"V={name} decode")
-            used: Dict[str, List[Used]] = {twin: [] for twin in recipes}
-            for _ in range(min(runs, 3)):
-                for twin, checkpoint in checkpoints.items():
-                    used[twin].append(generate(checkpoint, data))
-            for twin in TWINS:
-                yield _row("decode", f"V={name} beam 5, {twin}", used[twin], used["softmax"])
-
-
-def generate(checkpoint: Path, data: Path) -> Used:
-    """What fairseq-generate uses from its first answer on: without loading and the first batch."""
-    command = [
-        *(str(SCRIPTS / "fairseq-generate"), str(data), *PLUGIN, "--cpu"),
-        *("--path", str(checkpoint), "--gen-subset", "test", "--batch-size", "100"),
-        *("--beam", "5", "--max-len-a", "0", "--max-len-b", "20", "--min-len", "20"),
-    ]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
-    ) as process:
-        assert process.stdout is not None
-        start, sentences = None, 0
-        for line in process.stdout:
-            if line.startswith("H-"):
-                sentences += 1
-                if start is None:
-                    start = time.perf_counter(), cpu_seconds(process.pid)
-                end = time.perf_counter(), cpu_seconds(process.pid)
-    if process.returncode or start is None:
-        raise SystemExit(f"fairseq-generate failed: {' '.join(command)}")
-    return Used(sentences, end[1] - start[1], end[0] - start[0], 0.0)

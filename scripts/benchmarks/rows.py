@@ -11,7 +11,7 @@ from benchmarks.harness import Case, Row, entmax13, relative_error, run_all
 from fairseq_entmax.functional import entmax, entmax_loss, reference
 
 # scale of normal scores
-SCORES = {"trained": 3.0, "N(0,1)": 1.0, "near-uniform": 1e-3}
+SCORES = {"trained": 3.0, "N(0,1)": 1.0, "mid": 0.1, "near-uniform": 1e-3}
 
 
 def mapping(quick: bool, runs: int) -> Iterator[Row]:
@@ -38,10 +38,40 @@ def mapping_cases() -> Iterator[Case]:
 
 
 def attention_cases(quick: bool) -> Iterator[Case]:
-    for v in (64,) if quick else (30, 64, 100):
+    for v in (64,) if quick else (30, 64, 100, 512):
         for kind in ("trained", "N(0,1)"):
-            z = trained_like(65536, v, SCORES[kind])
-            yield from _mapping("attention-rows", f"65536x{v} {kind}", z)
+            z = trained_like(65536 * 64 // v, v, SCORES[kind])
+            name = f"{len(z)}x{v} {kind}"
+            yield from _mapping("attention-rows", name, z)
+            yield _both_ways("attention-rows", f"{name}, forward + backward", z)
+            z = z.bfloat16()
+            yield from _mapping("attention-rows", f"{name}, bfloat16", z)
+            yield _both_ways("attention-rows", f"{name}, bfloat16, forward + backward", z)
+
+
+def any_alpha(quick: bool, runs: int) -> Iterator[Row]:
+    return run_all(any_alpha_cases(quick), runs)
+
+
+def any_alpha_cases(quick: bool) -> Iterator[Case]:
+    """Exponents without a closed form."""
+    for n, v in ((16384, 64),) if quick else ((16384, 30), (16384, 64), (64, 10000)):
+        z = trained_like(n, v, SCORES["N(0,1)"])
+        for alpha in (1.25, 1.75) if quick else (1.25, 1.75, 3.0):
+            yield from _mapping("any-alpha", f"{n}x{v} alpha {alpha}", z, alpha)
+
+
+def small_calls(quick: bool, runs: int) -> Iterator[Row]:
+    return run_all(small_cases(quick), runs)
+
+
+def small_cases(quick: bool) -> Iterator[Case]:
+    """What one head or one step of decoding asks for: mostly steps in Python."""
+    with torch.no_grad():
+        for n, v in ((32, 16),) if quick else ((1, 16), (32, 16), (512, 64)):
+            yield from _mapping("small-calls", f"{n}x{v}", trained_like(n, v, 1.0), repeat=20)
+        z = trained_like(16, 32, 1.0)
+        yield from _mapping("small-calls", "16x32, dim 0", z, dim=0, repeat=20)
 
 
 def learned_alpha(quick: bool, runs: int) -> Iterator[Row]:
@@ -71,25 +101,51 @@ def learned_cases(quick: bool) -> Iterator[Case]:
         yield Case("learned-alpha", f"{n}x{v} N(0,1)", "torch.softmax", sparse, softmax, gate, 2e-6)
 
 
-def _mapping(bench: str, name: str, z: Tensor) -> Iterator[Case]:
+def _mapping(
+    bench: str, name: str, z: Tensor, alpha: float = 1.5, dim: int = -1, repeat: int = 1
+) -> Iterator[Case]:
+    tolerance = 2e-6 if z.dtype == torch.float32 else 2**-8
+
     def gate() -> float:
-        few = z[:64]
-        return relative_error(entmax(few, 1.5), reference.entmax(few, 1.5))
+        few = z[:64].movedim(dim, -1)
+        return relative_error(entmax(few, alpha), reference.entmax(few.float(), alpha))
 
-    def softmax() -> Tensor:
-        return torch.softmax(z, -1)
+    def times(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+        def repeated() -> None:
+            for _ in range(repeat):
+                function(z)
 
-    def ours() -> Tensor:
-        return entmax(z, 1.5)
+        return repeated
 
-    yield Case(bench, name, "torch.softmax", ours, softmax, gate, 1e-6)
+    ours, softmax = (
+        times(partial(entmax, alpha=alpha, dim=dim)),
+        times(partial(torch.softmax, dim=dim)),
+    )
+    yield Case(bench, name, "torch.softmax", ours, softmax, gate, tolerance)
     with_peer = entmax13()
-    if with_peer is not None:
+    if with_peer is not None and alpha == 1.5 and z.dtype == torch.float32:
+        best_k = times(partial(with_peer.entmax15, dim=dim, k=min(100, z.shape[dim])))
+        yield Case(bench, name, "entmax 1.3 (k=100)", ours, best_k, gate, tolerance)
 
-        def best_k() -> Tensor:
-            return with_peer.entmax15(z, -1, min(100, z.shape[1]))
 
-        yield Case(bench, name, "entmax 1.3 (k=100)", ours, best_k, gate, 1e-6)
+def _both_ways(bench: str, name: str, z: Tensor) -> Case:
+    z, grad = z.clone().requires_grad_(), trained_like(*z.shape, 1.0).to(z.dtype)
+    tolerance = 1e-5 if z.dtype == torch.float32 else 2**-6
+
+    def step(function: Callable[[Tensor], Tensor]) -> None:
+        z.grad = None
+        function(z).backward(grad)
+
+    def gate() -> float:
+        few, g = z[:64].detach().requires_grad_(), grad[:64].double()
+        entmax(few, 1.5).backward(grad[:64])
+        s = reference.entmax(few.detach().float(), 1.5).sqrt()
+        mean = (s * g).sum(1, keepdim=True) / s.sum(1, keepdim=True)
+        return relative_error(few.grad, s * (g - mean))
+
+    ours = partial(step, partial(entmax, alpha=1.5))
+    softmax = partial(step, partial(torch.softmax, dim=-1))
+    return Case(bench, name, "torch.softmax", ours, softmax, gate, tolerance)
 
 
 def loss_cases() -> Iterator[Case]:

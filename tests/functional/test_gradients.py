@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from fairseq_entmax.functional import entmax, reference
@@ -174,3 +174,11 @@ def test_second_derivative_is_finite_where_probs_are_zero(alpha):
         assert gradient.isfinite().all()
     assert not first[0][2].any()
     assert not second[0][2].any()
+
+
+@pytest.mark.parametrize("recording", [torch.no_grad, torch.enable_grad])
+def test_forward_derivatives_are_refused_not_dropped(recording):
+    with recording(), forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.zeros(2, 3), torch.ones(2, 3))
+        with pytest.raises(NotImplementedError):
+            entmax(dual, 1.5)

@@ -173,3 +173,15 @@ def test_results_are_rounded_as_torch_rounds(build, dtype):
     expected = grad.to(dtype)
     same = (rounded == expected) | (rounded.isnan() & expected.isnan())
     assert bool(same.all()), grad[~same]
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2])
+@pytest.mark.parametrize("n", [3, 40, 300])
+def test_a_nan_among_masked_scores_breaks_its_row(build, n, alpha):
+    z = torch.full((9, n), -math.inf)
+    z[1] = 0.0
+    z[4, n // 2] = math.nan
+    probs = entmax(z, alpha)
+    assert probs[4].isnan().all()
+    probs[4] = 0
+    assert_close(probs.sum(1), torch.zeros(9).index_fill_(0, torch.tensor(1), 1.0))

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 BUILDS = ("baseline", "avx2", "avx512")
 SWITCH = "FAIRSEQ_ENTMAX_KERNELS"  # "off", or the name of a build
-ABI = 5  # ENTMAX_ABI of csrc/common.h: what the functions' arguments and the structure mean
+ABI = 6  # ENTMAX_ABI of csrc/common.h: what the functions' arguments and the structure mean
 
 
 class LossFields(ctypes.Structure):
@@ -135,7 +135,7 @@ def threads(work: int) -> ctypes.c_long:
 
 def call(name: str, *arguments: Any) -> int:
     """Call a kernel; integers are passed as long. What it returns is negative without memory."""
-    wide = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result: int = getattr(library(), name)(*wide)
     if result < 0:
         raise MemoryError(f"{name}: not enough memory for its scratch space")

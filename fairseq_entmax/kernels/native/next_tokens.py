@@ -27,6 +27,7 @@ from .library import call, pointer, threads
 from .rows import log_entmax
 
 _BLOCK_SCORES = 1 << 21  # integer scores held at a time: 8 MB
+_TILE_ROWS = 4  # of csrc/next_tokens.c: fewer at the end of a block take almost as long
 _MANY_DENSE = 0.25  # share of rows left to the dense layer above which integer scores do not pay
 
 
@@ -42,7 +43,7 @@ class NextTokenLayer:
         call("entmax_rounded_size", n, d, bias is not None, *places)
         n_bytes, stride = sizes.tolist()
         self.rounded = torch.empty(n_bytes // 2, dtype=torch.int16)
-        self.block = max(1, _BLOCK_SCORES // stride)
+        self.block = max(1, _BLOCK_SCORES // stride // _TILE_ROWS) * _TILE_ROWS
         self.scores = torch.empty(self.block, stride, dtype=torch.int32)
         self.rounded_x = torch.empty(self.block, d // 2 + 1, dtype=torch.int32)
         self.errors = torch.empty(2, self.block)

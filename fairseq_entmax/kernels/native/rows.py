@@ -30,21 +30,21 @@ def _unit_stride(z: Tensor) -> Tensor:
 
 def _exponents(alpha: Tensor) -> Tuple[Tensor, int]:
     """The exponents, none of them 1, and the distance between those of two rows."""
+    if len(alpha) == 1 and alpha.item() >= 1 + NEAR_ONE:
+        return alpha, 0
     alpha = alpha.clamp(min=1 + NEAR_ONE).contiguous()
-    return alpha, int(alpha.shape[0] > 1)
+    return alpha, int(len(alpha) > 1)
 
 
 def entmax(z: Tensor, alpha: Tensor, closed: Optional[float]) -> Tensor:
     """As :meth:`.RowKernels.entmax`."""
     z = _unit_stride(z)
-    short = z.shape[1] <= _SHORT_ROW and z.dtype == torch.float32
-    if not short or (closed is None and not _float_is_enough(alpha)):
+    if z.shape[1] > _SHORT_ROW or (closed is None and not _float_is_enough(alpha)):
         return _forward(z, alpha, logarithm=False)
     probs = torch.empty_like(z, memory_format=torch.contiguous_format)
     alpha, step = _exponents(alpha)
-    call(
-        "entmax_short_forward", *_rows(z), pointer(alpha), step, pointer(probs), threads(z.numel())
-    )
+    exponents = (_TYPES[z.dtype], pointer(alpha), step)
+    call("entmax_short_forward", *_rows(z), *exponents, pointer(probs), threads(z.numel()))
     return probs
 
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENTMAX_ABI 5 /* raised with every change of arguments; ABI of library.py */
+#define ENTMAX_ABI 6 /* raised with every change of arguments; ABI of library.py */
 #define NO_MEMORY (-1) /* what a kernel returns then; else 0, or what it counts */
 #define GROUP 64 /* entries whose maximum certifies that none of them is in the support */
 

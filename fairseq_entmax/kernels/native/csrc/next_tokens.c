@@ -89,6 +89,7 @@ static inline __attribute__((always_inline)) void tile(const int32_t *x, long pa
                                                        const int16_t *panel, int32_t *out,
                                                        long stride) {
     sums_t sum[TILE_ROWS][2];
+#pragma GCC unroll 4
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = SPLAT(0);
     for (long i = 0; i < pairs; i++) {
         const sums_t w0 = *(const sums_t *)(panel + i * PANEL * 2);
@@ -100,7 +101,11 @@ static inline __attribute__((always_inline)) void tile(const int32_t *x, long pa
             sum[r][1] = ADD_PAIRS(sum[r][1], two, w1);
         }
     }
-    for (int r = 0; r < rows; r++) memcpy(out + r * stride, sum[r], sizeof sum[r]);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        ((sums_t *)(out + r * stride))[0] = sum[r][0];
+        ((sums_t *)(out + r * stride))[1] = sum[r][1];
+    }
 }
 
 typedef struct {

@@ -94,25 +94,40 @@ typedef struct {
     atomic_int failed;
 } backward_t;
 
-/* dz = s (grad - <s, grad> / sum s) on n entries, s = p^(2 - alpha); alpha 1.5 or 2. */
-static void jacobian_closed(const float *p, const float *grad, long n, double alpha,
-                            float *slopes, float *out) {
+/* s = p^(2 - alpha), alpha 1.5 (square) or 2; a NaN stays. */
+static inline __attribute__((always_inline)) lanes_t closed_slopes(lanes_t p, int square) {
+    return square ? roots(p) : pick(p > 0, splat(1), p);
+}
+
+/* dz = s (grad - <s, grad> / sum s) on n entries. */
+static inline __attribute__((always_inline)) void jacobian_closed(const float *p, const float *grad,
+                                                                  long n, int square,
+                                                                  float *slopes, float *out) {
     double total = 0, dot = 0;
-    for (long b = 0; b < n; b += 1024) {
-        long e = b + 1024 < n ? b + 1024 : n;
-        float t = 0, d = 0;
-#pragma omp simd reduction(+ : t, d)
-        for (long i = b; i < e; i++) {
-            float s = alpha == 1.5 ? sqrtf(p[i]) : (p[i] > 0 ? 1 : (p[i] == p[i] ? 0 : NAN));
-            slopes[i] = s;
+    const long whole = n - n % LANES;
+    for (long b = 0; b < whole; b += 1024) {
+        const long e = b + 1024 < whole ? b + 1024 : whole;
+        lanes_t t = splat(0), d = splat(0);
+        for (long i = b; i < e; i += LANES) {
+            const lanes_t s = closed_slopes(*(const lanes_t *)(p + i), square);
+            *(lanes_t *)(slopes + i) = s;
             t += s;
-            d += s * grad[i];
+            d += s * *(const lanes_t *)(grad + i);
         }
-        total += t;
-        dot += d;
+        total += sum_lanes(t);
+        dot += sum_lanes(d);
     }
-    float mean = total > 0 || total != total ? (float)(dot / total) : 0;
-    for (long i = 0; i < n; i++) out[i] = slopes[i] * (grad[i] - mean);
+    lanes_t last = splat(0), g = splat(0);
+    if (whole < n) {
+        last = closed_slopes(load_lanes(p + whole, n - whole, 0), square);
+        g = load_lanes(grad + whole, n - whole, 0);
+        total += sum_lanes(last);
+        dot += sum_lanes(last * g);
+    }
+    const lanes_t mean = splat(total > 0 || total != total ? (float)(dot / total) : 0);
+    for (long i = 0; i < whole; i += LANES)
+        *(lanes_t *)(out + i) = *(const lanes_t *)(slopes + i) * (*(const lanes_t *)(grad + i) - mean);
+    if (whole < n) store_lanes(last * (g - mean), out + whole, n - whole);
 }
 
 /* What the gradient of alpha in (1, 2] sums over the support: p, p G, p ln p, and each times grad,
@@ -192,7 +207,8 @@ static void jacobian_product(const float *p, const float *grad, long n, double a
     if (by_alpha) *by_alpha = jacobian_float(p, grad, n, alpha, s->maxima, out);
     else if (alpha < 2 && alpha > 1.02 && alpha != 1.5)
         jacobian_float(p, grad, n, alpha, s->maxima, out);
-    else if (alpha == 1.5 || alpha == 2) jacobian_closed(p, grad, n, alpha, s->maxima, out);
+    else if (alpha == 1.5) jacobian_closed(p, grad, n, 1, s->maxima, out);
+    else if (alpha == 2) jacobian_closed(p, grad, n, 0, s->maxima, out);
     else jacobian_general(p, grad, n, alpha, s->wide, out);
 }
 
@@ -214,9 +230,11 @@ static long support_of(const float *p, long n, long limit, int32_t *index) {
     return kept;
 }
 
+#define LONG_ROW 1024 /* from which on it pays to look for the support first */
+
 static void backward_row(const float *p, const float *grad, long n, double alpha, scratch_t *s,
                          float *out, double *by_alpha) {
-    long kept = n > 4 * GROUP ? support_of(p, n, n / 8, s->index) : -1;
+    long kept = n > LONG_ROW ? support_of(p, n, n / 8, s->index) : -1;
     if (kept < 0) {
         jacobian_product(p, grad, n, alpha, s, out, by_alpha);
         return;

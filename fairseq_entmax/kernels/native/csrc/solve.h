@@ -40,54 +40,71 @@ typedef struct {
     int dead, broken;
 } solved_t;
 
-static inline double newton15(const float *x, long n, double tau) {
-    for (int k = 0; k < 60; k++) {
-        float t = (float)tau, s1 = 0, s2 = 0;
-#pragma omp simd reduction(+ : s1, s2)
-        for (long i = 0; i < n; i++) {
-            float d = x[i] - t;
-            d = d > 0 ? d : 0;
-            s1 += d;
-            s2 += d * d;
-        }
-        double norm = sqrt((double)s2), step = (norm - 1) * norm / (double)s1;
-        tau = (double)t + step;
-        if (!(step > -1e-4 * tau)) break;
+/* Sums over the n entries of d = x - tau above zero: of d, and of d^2 (square) or their number. They
+ * are written in vectors, since compilers make a branch of it. x is filled up. */
+static inline __attribute__((always_inline)) void sums_above(const float *x, long n, float tau,
+                                                             int square, double *s1, double *s2) {
+    lanes_t a1 = splat(0), a2 = splat(0), b1 = splat(0), b2 = splat(0);
+    long i = 0;
+    for (; i + LANES < n; i += 2 * LANES) { /* two chains of sums: one would wait for itself */
+        const lanes_t d = larger(*(const lanes_t *)(x + i) - tau, splat(0));
+        const lanes_t e = larger(*(const lanes_t *)(x + i + LANES) - tau, splat(0));
+        a1 += d;
+        b1 += e;
+        a2 += square ? d * d : one_where_positive(d);
+        b2 += square ? e * e : one_where_positive(e);
     }
-    double s1 = 0, s2 = 0; /* quadratic convergence: the last step in double is exact */
-#pragma omp simd reduction(+ : s1, s2)
-    for (long i = 0; i < n; i++) {
-        double d = (double)x[i] - tau;
-        d = d > 0 ? d : 0;
-        s1 += d;
-        s2 += d * d;
+    if (i < n) {
+        const lanes_t d = larger(*(const lanes_t *)(x + i) - tau, splat(0));
+        a1 += d;
+        a2 += square ? d * d : one_where_positive(d);
     }
-    double norm = sqrt(s2);
-    return tau + (norm - 1) * norm / s1;
+    *s1 = sum_lanes(a1 + b1);
+    *s2 = sum_lanes(a2 + b2);
 }
 
-static inline double newton2(const float *x, long n, double tau) {
-    for (int k = 0; k < 60; k++) {
-        float t = (float)tau, s0 = 0, s1 = 0;
-#pragma omp simd reduction(+ : s0, s1)
-        for (long i = 0; i < n; i++) {
-            float d = x[i] - t;
-            s0 += d > 0 ? 1.f : 0.f;
-            s1 += d > 0 ? d : 0;
-        }
-        double step = ((double)s1 - 1) / (double)s0;
-        tau = (double)t + step;
-        if (!(step > -1e-6 * tau)) break;
+/* The same in double. */
+static inline __attribute__((always_inline)) void exact_sums_above(const float *x, long n, double tau,
+                                                                   int square, double *s1,
+                                                                   double *s2) {
+    doubles_t a1 = {0}, a2 = {0};
+    for (long i = 0; i < n; i += LANES / 2) {
+        const doubles_t v = __builtin_convertvector(*(const half_lanes_t *)(x + i), doubles_t) - tau;
+        const doubles_t d = (doubles_t)((wide_mask_t)v & (v > 0));
+        a1 += d;
+        a2 += square ? d * d : -__builtin_convertvector(v > 0, doubles_t);
     }
-    double s0 = 0, s1 = 0;
-#pragma omp simd reduction(+ : s0, s1)
-    for (long i = 0; i < n; i++) {
-        double d = (double)x[i] - tau;
-        s0 += d > 0 ? 1. : 0.;
-        s1 += d > 0 ? d : 0;
-    }
-    return tau + (s1 - 1) / s0;
+    *s1 = *s2 = 0;
+    for (int l = 0; l < LANES / 2; l++) *s1 += a1[l], *s2 += a2[l];
 }
+
+static inline double newton_step_of(double s1, double s2, int square) {
+    if (!square) return (s1 - 1) / s2;
+    const double norm = sqrt(s2);
+    return (norm - 1) * norm / s1;
+}
+
+/* tau of x = (alpha - 1)(z - max), from a lower bound, alpha 1.5 (square) or 2; x has room for
+ * whole vectors. */
+static inline __attribute__((always_inline)) double newton_closed(float *x, long n, double tau,
+                                                                  int square) {
+    double s1, s2;
+    fill_up(x, n);
+    for (int k = 0; k < 60; k++) {
+        const float t = (float)tau;
+        sums_above(x, n, t, square, &s1, &s2);
+        const double step = newton_step_of(s1, s2, square);
+        tau = (double)t + step;
+        if (!(step > (square ? -1e-4 : -1e-6) * tau)) break;
+    }
+    /* quadratic convergence: the last step in double is exact */
+    exact_sums_above(x, n, tau, square, &s1, &s2);
+    return tau + newton_step_of(s1, s2, square);
+}
+
+static inline double newton15(float *x, long n, double tau) { return newton_closed(x, n, tau, 1); }
+
+static inline double newton2(float *x, long n, double tau) { return newton_closed(x, n, tau, 0); }
 
 static int descending(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -159,18 +176,12 @@ static inline double write_from_edge(double *z, long n, double alpha, double *so
     return sum;
 }
 
-static inline void write15(const float *x, long n, float tau, float *p) {
-    for (long i = 0; i < n; i++) {
-        float d = x[i] - tau;
-        d = d > 0 ? d : 0;
-        p[i] = d * d;
-    }
-}
-
-static inline void write2(const float *x, long n, float tau, float *p) {
-    for (long i = 0; i < n; i++) {
-        float d = x[i] - tau;
-        p[i] = d > 0 ? d : 0;
+/* p of x; both have room for whole vectors. */
+static inline __attribute__((always_inline)) void write_closed(const float *x, long n, float tau,
+                                                               int square, float *p) {
+    for (long i = 0; i < n; i += LANES) {
+        const lanes_t d = larger(*(const lanes_t *)(x + i) - tau, splat(0));
+        *(lanes_t *)(p + i) = square ? d * d : d;
     }
 }
 
@@ -196,8 +207,8 @@ static inline double solve_candidates(const float *z, long n, float largest, dou
         float scale = (float)(alpha - 1);
         for (long i = 0; i < n; i++) s->x[i] = (z[i] - largest) * scale;
         double tau = alpha == 1.5 ? newton15(s->x, n, bound) : newton2(s->x, n, bound);
-        if (alpha == 1.5) write15(s->x, n, (float)tau, s->p);
-        else write2(s->x, n, (float)tau, s->p);
+        if (alpha == 1.5) write_closed(s->x, n, (float)tau, 1, s->p);
+        else write_closed(s->x, n, (float)tau, 0, s->p);
         return tau;
     }
     double tau = -1;
