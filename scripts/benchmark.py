@@ -49,6 +49,8 @@ BENCHES: Dict[str, Callable[[bool, int], Iterator[Row]]] = {
     "decode": decoding.decode,
 }
 
+ON_A_CORPUS: Dict[str, Callable[..., Iterator[Row]]] = {"train": recipes.train}
+
 HEADER = [
     "| bench | case | peer | CPU ratio | wall ratio | peak MB ours / peer |",
     "| --- | --- | --- | ---: | ---: | ---: |",
