@@ -3,6 +3,7 @@
 import html.parser
 import math
 import re
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ pytest.importorskip("matplotlib", reason="needs the extra [plot]")
 pytest.importorskip("jinja2", reason="needs the extra [plot]")
 
 from fairseq_entmax.__main__ import main
+from fairseq_entmax.analysis.commands import shared as shared_commands
 from fairseq_entmax.analysis.opened import Line, Opened
 from fairseq_entmax.analysis.reports import Answered, reference_log_prob, scores, worst
 from tests.cli.conftest import data, shared, trained  # noqa: F401  the same fixtures
@@ -30,6 +32,17 @@ def page(arguments, trained, tmp_path_factory):  # noqa: F811
     main(["report", *arguments, *options, "--out", str(out)])
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
     return out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_a_missing_library_is_named_before_the_work(missing, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr(shared_commands, "open_models", lambda args: pytest.fail("worked before"))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "data", "--path", "model.pt", "--out", str(tmp_path / "report.html")])
+    assert ended.value.code == 2
+    assert "pip install 'fairseq_entmax[plot]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 class Reader(html.parser.HTMLParser):

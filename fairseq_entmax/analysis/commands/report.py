@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq_entmax.analysis.looks import Options, look
 from fairseq_entmax.analysis.opened import Line, Opened
-from fairseq_entmax.analysis.page.html import page
+from fairseq_entmax.analysis.page.html import environment, page
+from fairseq_entmax.analysis.pictures.theme import drawing_library
 from fairseq_entmax.analysis.reports import Answered, answered, scores, settings, worst
 from fairseq_entmax.analysis.supports import Counts, count
 from fairseq_entmax.analysis.training import read_training
@@ -58,6 +59,8 @@ def _work(args: argparse.Namespace) -> None:
         raise ValueError("--beam must be at least 1 and --examples at least 0")
     if len(args.path) > 1:
         raise ValueError("a report is on one --path; a:b is an ensemble")
+    environment()  # what is missing is said before the work, not after it
+    drawing_library()
     curves = read_training(args.log)
     (opened,) = shared.open_models(args)
     lines = [

@@ -43,6 +43,7 @@ def check_ending(path: Path) -> None:
         raise ValueError(f"--out must end in {', '.join(FORMATS)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    theme.drawing_library()
 
 
 def write(picture: Picture, path: Path, dark: bool = False) -> None:

@@ -47,12 +47,11 @@ DARK = Theme(
 )
 
 
-@contextmanager
-def settings(families: List[str], salt: str = "") -> Iterator[None]:
-    """matplotlib's settings while a picture is drawn and written.
+def drawing_library() -> Any:
+    """matplotlib.
 
     Raises:
-        ValueError: there is no matplotlib.
+        ValueError: there is none.
     """
     try:
         import matplotlib
@@ -60,6 +59,17 @@ def settings(families: List[str], salt: str = "") -> Iterator[None]:
         raise ValueError(
             "pictures are drawn with matplotlib: pip install 'fairseq_entmax[plot]'"
         ) from None
+    return matplotlib
+
+
+@contextmanager
+def settings(families: List[str], salt: str = "") -> Iterator[None]:
+    """matplotlib's settings while a picture is drawn and written.
+
+    Raises:
+        ValueError: there is no matplotlib.
+    """
+    matplotlib = drawing_library()
     own = {
         "font.family": families,
         "font.size": 10,
