@@ -45,7 +45,7 @@ def test_every_name_is_there(name):
 def test_the_command_runs_no_command_line():
     text = (TESTS.parent / "Makefile").read_text(encoding="utf-8")
     command = text.split("\ntest-quick:")[1].split("\n\n")[0]
-    assert '-m "not slow" $(SKIPPED) tests' in command
+    assert '-m "not slow and not faults" $(SKIPPED) tests' in command
     skipped = text.split("SKIPPED :=")[1].split("\n\n")[0]
     for folder in ("cli", "examples", "faults", "scripts", "transduction"):
         assert f"tests/{folder}" in skipped
