@@ -122,13 +122,10 @@ class SparseStep:
     def reorder_encoder_out(self, encoder_outs: Any, new_order: Tensor) -> Any:
         """As ``EnsembleModel.reorder_encoder_out``, which copies what the encoder gave at every
         step. The beams of a sentence have all the same of it, so that it changes only when a
-        sentence leaves; the first time each sentence gets its beams.
+        sentence leaves, and with it the number of rows; the first time each sentence gets its
+        beams. Comparing the numbers themselves would make the host wait for a device.
         """
-        sentences = new_order // self.generator.beam_size
-        rows = torch.arange(len(new_order), device=new_order.device)
-        unchanged = self.spread == len(new_order) and torch.equal(
-            sentences, rows // self.generator.beam_size
-        )
+        unchanged = self.spread == len(new_order)
         self.spread = len(new_order)
         return encoder_outs if unchanged else self.reorder(encoder_outs, new_order)
 
