@@ -1,12 +1,16 @@
 """Checkpoints are read, and nothing in them is run."""
 
 import argparse
+import contextlib
+import errno
 import fractions
 import functools
 import io
 import logging
+import os
 import pickle
 import re
+import zipfile
 from typing import Any, Callable, List
 
 import numpy as np
@@ -88,14 +92,37 @@ def load_weights_only() -> None:
     """
 
     def load(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_compressed(file)
         try:
             return original(file, *args, **{**kwargs, "weights_only": True})
-        except (OSError, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:  # of every kind, where the file is no checkpoint
+            # a torn one lets torch look for a place before its beginning
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise ValueError(_reason(_name_of(file), error)) from None
 
     wrap(shadow(checkpoint_utils, "torch"), "load", load)
+
+
+def _refuse_compressed(file: Any) -> None:
+    """torch compresses nothing: a file that does may need any memory."""
+    begin = file.tell() if hasattr(file, "tell") else None
+    records = size = 0
+    # of what is no zip archive torch says what it is
+    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), zipfile.ZipFile(
+        file
+    ) as zip_:
+        records = sum(record.file_size for record in zip_.infolist())
+        size = zip_.fp.seek(0, os.SEEK_END) if zip_.fp else 0
+    if begin is not None:
+        file.seek(begin)
+    if records > size:
+        raise ValueError(
+            f"refused to load the checkpoint {_name_of(file)}: of {size:,} bytes it makes "
+            f"{records:,}, and no checkpoint that fairseq writes is compressed"
+        )
 
 
 def _name_of(file: Any) -> str:
