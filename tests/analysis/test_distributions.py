@@ -63,6 +63,7 @@ def test_the_command(data, trained, tmp_path, capsys):  # noqa: F811
     ("options", "message"),
     [
         (["--mass", "0"], "--mass must be in (0, 1]"),
+        (["--strings", "0"], "argument --strings: must be a whole number, at least 1, got '0'"),
         (["--event", "x=("], "is no regular expression"),
         (["--path", "no.pt"], "there is no checkpoint no.pt"),
     ],

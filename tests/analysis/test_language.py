@@ -162,7 +162,8 @@ def test_words_of_characters():
     ("options", "message"),
     [
         (["--model", "x=no.pt"], "there is no checkpoint no.pt"),
-        (["--model", "no.pt"], "expected NAME=CHECKPOINT, got 'no.pt'"),
+        (["--model", "no.pt"], "expected NAME=CHECKPOINT[:CHECKPOINT...], got 'no.pt'"),
+        (["--model", "x=no.pt", "--passages", "0"], "must be a whole number, at least 1, got '0'"),
         (["--model", "x=no.pt", "--sampling", "top=3"], "expected full, greedy"),
     ],
 )

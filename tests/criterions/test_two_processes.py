@@ -1,30 +1,18 @@
 """Two processes with half of the sentences each compute what one does with all of them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.testing import assert_close
 
-from .two_processes import BACKENDS, MODELS, half, model_and_batch, step
+from tests.processes import run_module
 
-REPO = Path(__file__).resolve().parents[2]
+from .two_processes import BACKENDS, MODELS, half, model_and_batch, step
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two processes")
-    path = os.pathsep.join([str(REPO), *filter(None, sys.path)])
-    subprocess.run(
-        [sys.executable, "-m", "tests.criterions.two_processes", str(folder)],
-        cwd=str(REPO),
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=True,
-    )
+    run_module("tests.criterions.two_processes", folder)
     return torch.load(str(folder / "found.pt"), weights_only=True)
 
 

@@ -1,10 +1,5 @@
 """Processes that hold parts of the vocabulary compute what one does that holds all of it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,24 +10,17 @@ from fairseq_entmax.functional import (
     linear_entmax_loss,
     vocabulary_parallel_entmax_loss,
 )
+from tests.processes import run_module
 
 from .shard_processes import CASES, WORLDS, problem
 
-REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    path = os.pathsep.join([str(REPO), *filter(None, sys.path)])
-    subprocess.run(
-        [sys.executable, "-m", "tests.functional.shard_processes", str(folder)],
-        cwd=str(REPO),
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=True,
-    )
+    run_module("tests.functional.shard_processes", folder)
     return {n: torch.load(str(folder / f"{n}.pt"), weights_only=True) for n in WORLDS}
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from pathlib import Path
 from typing import Dict, List, Tuple
 
 from fairseq_entmax.analysis.distributions import Known, Summary, known_of, summarise
@@ -34,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
     shared.add_models(made)
     made.add_argument("--subset", default="test", help="of the data (default: test)")
     made.add_argument(
-        "--sentences", type=int, default=100, help="the first ones of the subset (default: 100)"
+        "--sentences",
+        type=shared.at_least_one,
+        default=100,
+        help="the first ones of the subset (default: 100)",
     )
     made.add_argument(
         "--event",
@@ -48,14 +50,22 @@ def parser() -> argparse.ArgumentParser:
         "--separator", default="", help="between symbols, where events look (default: nothing)"
     )
     made.add_argument("--mass", type=float, default=0.99, help="to list (default: 0.99)")
-    made.add_argument("--strings", type=int, default=1000, help="to list at most (default: 1000)")
     made.add_argument(
-        "--max-expansions", type=int, default=10000, help="of a sentence (default: 10000)"
+        "--strings", type=shared.at_least_one, default=1000, help="to list at most (default: 1000)"
     )
     made.add_argument(
-        "--nbest", type=int, default=3, help="strings to keep in the JSON file (default: 3)"
+        "--max-expansions",
+        type=shared.at_least_one,
+        default=10000,
+        help="of a sentence (default: 10000)",
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write every sentence there")
+    made.add_argument(
+        "--nbest",
+        type=shared.at_least_one,
+        default=3,
+        help="strings to keep in the JSON file (default: 3)",
+    )
+    shared.add_json(made, "every sentence")
     return made
 
 
@@ -65,11 +75,8 @@ def main(arguments: List[str]) -> None:
 
 
 def _work(args: argparse.Namespace) -> None:
-    if not 0 < args.mass <= 1 or args.sentences < 1:
-        raise ValueError(
-            f"--mass must be in (0, 1] and --sentences at least 1, got {args.mass} and "
-            f"{args.sentences}"
-        )
+    if not 0 < args.mass <= 1:
+        raise ValueError(f"--mass must be in (0, 1], got {args.mass}")
     (opened,) = shared.open_models(args)[:1]
     lines = opened.subset(args.subset)[: args.sentences]
     known: List[Known] = []

@@ -2,8 +2,7 @@
 
 import argparse
 import time
-from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 from fairseq_entmax.analysis.language import LanguageModel, Strategy, as_words, text_figures
 from fairseq_entmax.data.files import write_json
@@ -19,18 +18,6 @@ _COLUMNS = {
 }
 
 
-def named(text: str) -> Tuple[str, str]:
-    """NAME=CHECKPOINT in two parts.
-
-    Raises:
-        argparse.ArgumentTypeError: it has another form.
-    """
-    name, _, path = text.partition("=")
-    if not name or not path:
-        raise argparse.ArgumentTypeError(f"expected NAME=CHECKPOINT, got {text!r}")
-    return name, path
-
-
 def strategy(text: str) -> Strategy:
     """As :meth:`Strategy.read`, with the error that argparse prints."""
     try:
@@ -43,9 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = shared.make_parser("generation", __doc__, _EXAMPLE)
     made.add_argument("data", help="folder that fairseq-preprocess --only-source wrote")
-    made.add_argument(
-        "--model", action="append", required=True, type=named, metavar="NAME=CHECKPOINT"
-    )
+    shared.add_named_models(made)
     made.add_argument(
         "--sampling",
         nargs="+",
@@ -54,18 +39,28 @@ def parser() -> argparse.ArgumentParser:
         help="full (the model's own distribution), greedy, nucleus=P, topk=K, temperature=T",
     )
     made.add_argument("--subset", default="test", help="(default: test)")
-    made.add_argument("--passages", type=int, default=200, help="to continue (default: 200)")
-    made.add_argument("--given", type=int, default=32, help="words of each (default: 32)")
-    made.add_argument("--length", type=int, default=128, help="words to write (default: 128)")
+    made.add_argument(
+        "--passages", type=shared.at_least_one, default=200, help="to continue (default: 200)"
+    )
+    made.add_argument(
+        "--given", type=shared.at_least_one, default=32, help="words of each (default: 32)"
+    )
+    made.add_argument(
+        "--length", type=shared.at_least_one, default=128, help="words to write (default: 128)"
+    )
     made.add_argument("--epsilon", type=float, default=1e-6, help="of ppl_eps (default: 1e-6)")
-    made.add_argument("--window", type=int, default=32, help="l of rep (default: 32)")
+    made.add_argument(
+        "--window", type=shared.at_least_one, default=32, help="l of rep (default: 32)"
+    )
     made.add_argument(
         "--blanks", default="", help="where words are characters: those between real words"
     )
     made.add_argument("--seed", type=int, default=1, help="of the draws (default: 1)")
-    made.add_argument("--texts", type=int, default=3, help="to keep in the JSON (default: 3)")
-    made.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    made.add_argument(
+        "--texts", type=shared.at_least_one, default=3, help="to keep in the JSON (default: 3)"
+    )
+    shared.add_cpu(made)
+    shared.add_json(made, "the rows")
     return made
 
 

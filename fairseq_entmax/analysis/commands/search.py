@@ -2,8 +2,7 @@
 
 import argparse
 import os
-from pathlib import Path
-from typing import List, Tuple
+from typing import List
 
 from fairseq import utils
 
@@ -15,46 +14,23 @@ from . import shared
 _EXAMPLE = "demo/bin --model demo=demo/checkpoints/checkpoint_best.pt --beam 1 5"
 
 
-def named_path(text: str) -> Tuple[str, str]:
-    """NAME=CHECKPOINT[:CHECKPOINT...] in two parts.
-
-    Raises:
-        argparse.ArgumentTypeError: it has another form.
-    """
-    name, equals, paths = text.partition("=")
-    if not name or not equals or not paths:
-        raise argparse.ArgumentTypeError(f"expected NAME=CHECKPOINT[:CHECKPOINT...], got {text!r}")
-    return name, paths
-
-
-def at_least_one(text: str) -> int:
-    """A whole number of the command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is below 1, or none.
-    """
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = shared.make_parser("search", __doc__, _EXAMPLE)
     made.add_argument("data", help="folder that fairseq-preprocess wrote")
-    made.add_argument(
-        "--model", action="append", required=True, type=named_path, metavar="NAME=CHECKPOINT"
-    )
-    made.add_argument("--beam", nargs="+", type=at_least_one, default=[1, 5, 10])
+    shared.add_named_models(made)
+    made.add_argument("--beam", nargs="+", type=shared.at_least_one, default=[1, 5, 10])
     made.add_argument("--subset", default="test")
     made.add_argument("--languages", nargs=2, default=[], metavar=("SOURCE", "TARGET"))
-    made.add_argument("--sentences", type=at_least_one, default=200, help="(default: 200)")
-    made.add_argument("--batch-size", type=at_least_one, default=64)
-    made.add_argument("--max-len-b", type=at_least_one, default=50, help="source length + this")
-    made.add_argument("--max-expansions", type=at_least_one, default=2000)
-    made.add_argument("--strings", type=at_least_one, default=1000, help="count no further")
-    made.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    made.add_argument("--sentences", type=shared.at_least_one, default=200, help="(default: 200)")
+    made.add_argument("--batch-size", type=shared.at_least_one, default=64)
+    made.add_argument(
+        "--max-len-b", type=shared.at_least_one, default=50, help="source length + this"
+    )
+    made.add_argument("--max-expansions", type=shared.at_least_one, default=2000)
+    made.add_argument("--strings", type=shared.at_least_one, default=1000, help="count no further")
+    shared.add_cpu(made)
+    shared.add_json(made, "the rows")
     return made
 
 

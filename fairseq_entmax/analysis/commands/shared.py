@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Optional, TypeVar
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
 from fairseq_entmax.analysis.opened import Line, Opened
 from fairseq_entmax.analysis.pictures.files import Picture, check_ending, write
@@ -47,7 +47,47 @@ def add_models(parser: argparse.ArgumentParser, several: str = "") -> None:
     parser.add_argument(
         "--sentencepiece", metavar="MODEL", help="cuts raw text (default: one beside the data)"
     )
+    add_cpu(parser)
+
+
+def add_named_models(parser: argparse.ArgumentParser) -> None:
+    """``--model NAME=CHECKPOINT``, of which there may be several."""
+    parser.add_argument(
+        "--model", action="append", required=True, type=named_path, metavar="NAME=CHECKPOINT"
+    )
+
+
+def add_cpu(parser: argparse.ArgumentParser) -> None:
+    """``--cpu``."""
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """Where the numbers go as well."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {what} there")
+
+
+def named_path(text: str) -> Tuple[str, str]:
+    """NAME=CHECKPOINT[:CHECKPOINT...] in two parts.
+
+    Raises:
+        argparse.ArgumentTypeError: it has another form.
+    """
+    name, equals, paths = text.partition("=")
+    if not name or not equals or not paths:
+        raise argparse.ArgumentTypeError(f"expected NAME=CHECKPOINT[:CHECKPOINT...], got {text!r}")
+    return name, paths
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is below 1, or none.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
+    return int(text)
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +106,7 @@ def add_picture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="FILE.png, FILE.svg or FILE.pdf"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    add_json(parser, "the numbers")
     parser.add_argument(
         "--dark",
         action="store_true",
