@@ -7,6 +7,7 @@ a list of their names, switches them off; ``LOGLEVEL=DEBUG`` says what became of
 
 from . import (
     batches,
+    binarised,
     checkpoints,
     configs,
     copies,
@@ -28,6 +29,7 @@ __all__ = [
     "REPAIRS",
     "apply",
     "batches",
+    "binarised",
     "checkpoints",
     "configs",
     "copies",

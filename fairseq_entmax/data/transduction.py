@@ -95,8 +95,8 @@ def format_of(task: str) -> Format:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
     return format_from(content, str(path))
 
 

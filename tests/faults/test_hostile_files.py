@@ -20,6 +20,7 @@ from . import hostile
 needs_protection = pytest.mark.skipif(
     not hasattr(torch.serialization, "add_safe_globals"), reason="torch < 2.4 cannot refuse"
 )
+
 ARCH = "transformer_entmax_tiny"
 SIZES = {"encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "decoder_ffn_embed_dim": 16}
 
