@@ -58,7 +58,7 @@ def refuse_damaged_data() -> None:
     wrap(MMapIndexedDataset, "__init__", __init__)
 
 
-@repair(lambda: "damaged" not in words_of(Dictionary.add_from_file))
+@repair(lambda: "_in_brief" not in words_of(Dictionary.add_from_file))
 def say_which_dictionary_is_damaged() -> None:
     """Name the file of a dictionary that cannot be read, in one line.
 
@@ -67,16 +67,16 @@ def say_which_dictionary_is_damaged() -> None:
     """
 
     def add_from_file(original: Any, self: Any, file: Any) -> None:
-        damaged = ""
         try:
             original(self, file)
-        except OSError:
-            raise
         except Exception as error:
-            damaged = " ".join(str(error).split())[:200]
-            if not isinstance(file, str):  # the caller knows its name
+            # of an open file the caller knows the name
+            if isinstance(error, OSError) or not isinstance(file, str):
                 raise
-        if damaged:
-            raise ValueError(f"cannot read the dictionary {file}: {damaged}")
+            raise ValueError(f"cannot read the dictionary {file}: {_in_brief(error)}") from error
 
     wrap(Dictionary, "add_from_file", add_from_file)
+
+
+def _in_brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
