@@ -106,6 +106,20 @@ def _objects(*names):
     return st.one_of(values, st.dictionaries(keys, values, max_size=6))
 
 
+def test_columns_that_are_lists_in_lists(tmp_path):
+    """Lists that YAML repeats by name: written out they would fill the memory."""
+    lines = [
+        "x0: &x0 [a]",
+        *(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12)),
+    ]
+    (tmp_path / "task.yaml").write_text("columns:\n" + "".join(f"  - {line}\n" for line in lines))
+    with pytest.raises(ValueError, match="columns must be out of"):
+        transduction.format_of(str(tmp_path / "task.yaml"))
+    (tmp_path / "task.yaml").write_text("columns: [source, [target]]\n")
+    with pytest.raises(ValueError, match="columns must be out of"):
+        transduction.format_of(str(tmp_path / "task.yaml"))
+
+
 @fuzzed
 @hypothesis.given(content=_objects(*transduction.Format._fields))
 def test_spelling(tmp_path, content):
