@@ -16,6 +16,7 @@ from fairseq_entmax.data.spelling import Spelling
 from fairseq_entmax.data.subwords import Subwords
 from fairseq_entmax.transduction import folder as transducers
 from tests.builders import dictionary
+from tests.examples.scripts import load
 
 from .damage import flipped, truncated
 from .test_fuzzed_readers import refused_or_read
@@ -181,3 +182,20 @@ def test_lists_in_lists(tmp_path, name):
     read = transducers.read_settings if name.startswith("trans") else Spelling.load
     with pytest.raises(ValueError, match=r"nested too deep|Expecting value"):
         read(tmp_path)
+
+
+@needs_protection
+def test_what_this_package_opens_itself_is_compared_too(checkpoint, tmp_path):
+    average = load("examples/translation/average.py")
+    row = torch.load(str(checkpoint))["model"]["encoder.embed_tokens.weight"][4]
+    content = bytearray(checkpoint.read_bytes())
+    content[content.index(row.numpy().tobytes())] ^= 1
+    checkpoint.write_bytes(content)
+    (tmp_path / "data").mkdir()
+    settings = transducers.Settings("g2p", ("deu",))
+    for read in (
+        lambda: average.average([checkpoint]),
+        lambda: transducers.write(tmp_path / "model", tmp_path / "data", [checkpoint], settings),
+    ):
+        with pytest.raises(ValueError, match=r"the checksum of .* is another"):
+            read()
