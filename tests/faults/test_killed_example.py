@@ -32,8 +32,8 @@ COMMAND = [
 # of a run that has got there, in its folder
 STEPS = [
     "bin/dict.de.txt",
-    "checkpoints/checkpoint_*_3.pt",
-    "checkpoints/*_20.pt.tmp",
+    "checkpoints/checkpoint_*_1?.pt",
+    "checkpoints/*.tmp",
     "averaged.pt*",
     "test/t/beam5/generated.part",
     "test/t/validated.json",
