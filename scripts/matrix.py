@@ -3,10 +3,11 @@
     python scripts/matrix.py --out /tmp/matrix --table docs/versions.md [ROW ...]
 
 Rows of ``ROWS`` with the same Python, fairseq and torch share a virtual environment, made for the
-first of them; each installs the package anew, as a wheel built from its sdist. A mapping must agree
-with its definition, and two tiny models are trained for 3 updates, resumed to 6 and decode as many
-lines as came in. OUT/ROW/result.json keeps what a row answered, OUT/ROW/log what was printed; a row
-with a result is not run again. A Python is looked for among pyenv's, then as ``pythonX.Y``.
+first of them; each installs the package anew, as a wheel that was built from the sdist, or, without
+a compiler, as the sdist. A mapping must agree with its definition, and two tiny models are trained
+for 3 updates, resumed to 6 and decode as many lines as came in. OUT/ROW/result.json keeps what a row
+answered, OUT/ROW/log what was printed; a row with a result is not run again. A Python is looked for
+among pyenv's, then as ``pythonX.Y``.
 """
 
 import argparse
@@ -52,6 +53,7 @@ class Row(NamedTuple):
     remark: str = ""
 
 
+NO_COMPILER = {"CC": "false"}
 UPSTREAM, MAIN = "fairseq==0.12.2", "ve-fairseq==0.12.3"
 ROWS = {
     "3.8-torch1.13": Row("3.8", UPSTREAM, "torch==1.13.1"),
@@ -66,7 +68,7 @@ ROWS = {
     "like-main": Row(
         "3.11", MAIN, "torch==2.13.0", like_main=True, remark="patched: weights_only=False"
     ),
-    "no-compiler": Row("3.11", MAIN, "torch==2.13.0", {"CC": "false"}, remark="no compiler"),
+    "no-compiler": Row("3.11", MAIN, "torch==2.13.0", NO_COMPILER, remark="sdist, no compiler"),
     "kernels-off": Row(
         *("3.11", MAIN, "torch==2.13.0"),
         environment={"FAIRSEQ_ENTMAX_KERNELS": "off"},
@@ -216,14 +218,19 @@ def find_python(version: str) -> str:
     return found
 
 
-def sdist(out: Path) -> Path:
-    """The package as pip takes it: a wheel is built from it in each environment."""
+def package(out: Path, kind: str) -> Path:
+    """The package as "tar.gz" or, built from that, as "whl"."""
     folder = out / "dist"
-    if not list(folder.glob("*.tar.gz")):
-        folder.mkdir(parents=True, exist_ok=True)
+    found = list(folder.glob(f"*.{kind}"))
+    if not found and kind == "whl":
+        build = ("pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder)
+        command = ["-m", *build, package(out, "tar.gz")]
+    else:
         command = ["setup.py", "--quiet", "egg_info", "--egg-base", folder, "sdist", "-d", folder]
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, *map(str, command)], cwd=str(ROOT), check=True)
-    return next(folder.glob("*.tar.gz"))
+    return next(folder.glob(f"*.{kind}"))
 
 
 def table(out: Path) -> List[str]:
@@ -258,7 +265,9 @@ def main() -> None:
     for name in args.rows or ROWS:
         trial = Trial(name, ROWS[name], out)
         if not (trial.folder / "result.json").exists():
-            found = trial.result(sdist(out))
+            found = trial.result(
+                package(out, "tar.gz" if ROWS[name].environment == NO_COMPILER else "whl")
+            )
             write_json(trial.folder / "result.json", found)
             print(f"{name}: {found['outcome']}", flush=True)
     lines = table(out)
