@@ -5,8 +5,8 @@
 Rows of ``ROWS`` with the same Python, fairseq and torch share a virtual environment, made for the
 first of them; each installs the package anew, as a wheel that was built from the sdist, or, without
 a compiler, as the sdist. A mapping must agree with its definition, and two tiny models are trained
-for 3 updates, resumed to 6 and decode as many lines as came in. OUT/ROW/result.json keeps what a row
-answered, OUT/ROW/log what was printed; a row with a result is not run again. A Python is looked for
+for 3 updates, resumed to 6 and decode as many lines as came in. OUT/ROW/result.json keeps what came
+of a row, OUT/ROW/log what was printed; a row with a result is not run again. A Python is looked for
 among pyenv's, then as ``pythonX.Y``.
 """
 
@@ -63,7 +63,7 @@ ROWS = {
     "3.11": Row("3.11", MAIN, "torch==2.13.0"),
     "3.11-newest": Row("3.11", MAIN, "torch"),
     "3.12": Row("3.12", MAIN, "torch==2.14.1"),
-    "fixed": Row("3.11", "fairseq-fixed==0.12.3.1", "torch==2.13.0"),
+    "fixed": Row("3.12", "fairseq-fixed==0.12.3.1", "torch==2.14.1"),
     "built": Row("3.11", "fairseq-built==0.12.4", "torch==2.13.0"),
     "like-main": Row(
         "3.11", MAIN, "torch==2.13.0", like_main=True, remark="patched: weights_only=False"
@@ -150,8 +150,7 @@ class Trial:
 
     def patch(self) -> None:
         """torch.load's safe default undone, as in fairseq's main branch, or done again."""
-        code = "import fairseq.checkpoint_utils as c; print(c.__file__)"
-        path = Path(self.run(self.python, "-c", code).strip().splitlines()[-1])
+        path = next(self.venv.glob("lib/*/site-packages/fairseq/checkpoint_utils.py"))
         unsafe = " weights_only=False,"
         text = path.read_text(encoding="utf-8").replace(unsafe, "")
         if self.row.like_main:
