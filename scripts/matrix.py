@@ -2,11 +2,12 @@
 
     python scripts/matrix.py --out /tmp/matrix --table docs/versions.md [ROW ...]
 
-Each row of ``ROWS`` gets a fresh virtual environment, with the package as a wheel built from its
-sdist. In it a mapping must agree with its definition, and two tiny models are trained for 3
-updates, resumed to 6 and decode as many lines as came in. What a row answered is kept in
-OUT/ROW/result.json; a row with one is not run again. A Python is looked for among pyenv's, then as
-``pythonX.Y``.
+Rows of ``ROWS`` with the same Python, fairseq and torch share a virtual environment, made for the
+first of them; each installs the package anew, as a wheel that was built from the sdist, or, without
+a compiler, as the sdist. A mapping must agree with its definition, and two tiny models are trained
+for 3 updates, resumed to 6 and decode as many lines as came in. OUT/ROW/result.json keeps what came
+of a row, OUT/ROW/log what was printed; a row with a result is not run again. A Python is looked for
+among pyenv's, then as ``pythonX.Y``.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import datetime
 import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,21 +53,22 @@ class Row(NamedTuple):
     remark: str = ""
 
 
+NO_COMPILER = {"CC": "false"}
 UPSTREAM, MAIN = "fairseq==0.12.2", "ve-fairseq==0.12.3"
 ROWS = {
     "3.8-torch1.13": Row("3.8", UPSTREAM, "torch==1.13.1"),
     "3.8-torch2.4": Row("3.8", UPSTREAM, "torch==2.4.1"),
     "3.9": Row("3.9", UPSTREAM, "torch"),
-    "3.10": Row("3.10", UPSTREAM, "torch==2.13.0"),
+    "3.10": Row("3.10", UPSTREAM, "torch==2.14.1"),
     "3.11": Row("3.11", MAIN, "torch==2.13.0"),
     "3.11-newest": Row("3.11", MAIN, "torch"),
-    "3.12": Row("3.12", MAIN, "torch==2.13.0"),
-    "fixed": Row("3.11", "fairseq-fixed==0.12.3.1", "torch==2.13.0"),
+    "3.12": Row("3.12", MAIN, "torch==2.14.1"),
+    "fixed": Row("3.12", "fairseq-fixed==0.12.3.1", "torch==2.14.1"),
     "built": Row("3.11", "fairseq-built==0.12.4", "torch==2.13.0"),
     "like-main": Row(
         "3.11", MAIN, "torch==2.13.0", like_main=True, remark="patched: weights_only=False"
     ),
-    "no-compiler": Row("3.11", MAIN, "torch==2.13.0", {"CC": "false"}, remark="no compiler"),
+    "no-compiler": Row("3.11", MAIN, "torch==2.13.0", NO_COMPILER, remark="sdist, no compiler"),
     "kernels-off": Row(
         *("3.11", MAIN, "torch==2.13.0"),
         environment={"FAIRSEQ_ENTMAX_KERNELS": "off"},
@@ -91,7 +94,8 @@ class Trial:
 
     def __init__(self, name: str, row: Row, out: Path) -> None:
         self.name, self.row, self.folder = name, row, out / name
-        self.venv, self.data = self.folder / "venv", self.folder / "data"
+        self.data = self.folder / "data"
+        self.venv = out / "environments" / "-".join((row.python, row.fairseq, row.torch))
         self.python = self.venv / "bin" / "python"
         self.environment = {
             **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
@@ -127,23 +131,33 @@ class Trial:
         return self.run(self.venv / "bin" / f"fairseq-{command}", *args)
 
     def install(self, package: Path) -> None:
-        self.run(find_python(self.row.python), "-m", "venv", "--clear", self.venv)
         pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        # fairseq 0.12.2 asks for an omegaconf whose metadata newer pips refuse
-        self.run(*pip, "pip<24.1", "setuptools<81", "wheel")
-        self.run(*pip, self.row.torch, "numpy<2" if self.row.python < "3.11" else "numpy")
-        # fairseq's own sdist is compiled against the numpy and torch that are there
-        self.run(*pip, "cython")
-        self.run(*pip, self.row.fairseq, "sacrebleu", "sentencepiece")
-        self.run(*pip, "--no-deps", "--no-build-isolation", package)
+        pip.append("--no-compile")  # most of torch is never imported here
+        whole = self.venv / "whole"
+        if not whole.exists():
+            self.run(find_python(self.row.python), "-m", "venv", "--clear", self.venv)
+            # fairseq 0.12.2 asks for an omegaconf whose metadata newer pips refuse
+            self.run(*pip, "pip<24.1", "setuptools<81", "wheel")
+            self.run(*pip, self.row.torch, "numpy<2" if self.row.fairseq == UPSTREAM else "numpy")
+            # fairseq's own sdist is compiled against the numpy and torch that are there; torch is
+            # named again, because torchaudio, which fairseq asks for, would bring another
+            self.run(*pip, "cython")
+            these = (self.row.torch, self.row.fairseq, "sacrebleu", "sentencepiece")
+            self.run(*pip, "--no-build-isolation", *these)
+            whole.touch()
+        again = ("--no-deps", "--no-build-isolation", "--no-cache-dir", "--force-reinstall")
+        self.run(*pip, *again, package)
 
     def patch(self) -> None:
-        """The safe default of torch.load undone, as in fairseq's main branch."""
-        code = "import fairseq.checkpoint_utils as c; print(c.__file__)"
-        path = Path(self.run(self.python, "-c", code).strip().splitlines()[-1])
-        text = path.read_text(encoding="utf-8")
-        unsafe = 'map_location=torch.device("cpu"), weights_only=False)'
-        write_lines(path, [text.replace('map_location=torch.device("cpu"))', unsafe)])
+        """torch.load's safe default undone, as in fairseq's main branch, or done again."""
+        path = next(self.venv.glob("lib/*/site-packages/fairseq/checkpoint_utils.py"))
+        unsafe = " weights_only=False,"
+        text = path.read_text(encoding="utf-8").replace(unsafe, "")
+        if self.row.like_main:
+            text, places = re.subn(r"torch\.load\(\s*f,", rf"\g<0>{unsafe}", text)
+            if not places:
+                raise Failed(f"{path.name} has no torch.load to be patched")
+        write_lines(path, text.rstrip("\n").split("\n"))
 
     def prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
@@ -157,19 +171,11 @@ class Trial:
     def train_and_decode(self, arch: str) -> None:
         ours = ["bin", "--user-dir", "fairseq_entmax", "--cpu", "--task", "translation"]
         train = [*ours, *ARCHS[arch], "--save-dir", arch, "--criterion", "entmax_loss"]
-        train += [
-            "--optimizer",
-            "adam",
-            "--lr",
-            "0.005",
-            "--batch-size",
-            "16",
-            "--num-workers",
-            "0",
-        ]
+        train += ["--optimizer", "adam", "--lr", "0.005", "--batch-size", "16"]
+        train += ["--num-workers", "0"]
         for updates in (UPDATES, MORE_UPDATES):
             log = self.fairseq("train", *train, "--max-update", updates, "--log-format", "json")
-        if f'"num_updates": "{MORE_UPDATES}"' not in log or "Loaded checkpoint" not in log:
+        if f'"train_num_updates": "{MORE_UPDATES}"' not in log or "Loaded checkpoint" not in log:
             raise Failed(f"fairseq-train: it was not resumed to {MORE_UPDATES} updates")
         path = f"{arch}/checkpoint_last.pt"
         answers = self.fairseq("generate", *ours, "--path", path, "--beam", "3")
@@ -185,8 +191,7 @@ class Trial:
         outcome: Dict[str, Any] = {"date": datetime.date.today().isoformat()}
         try:
             self.install(package)
-            if self.row.like_main:
-                self.patch()
+            self.patch()
             outcome.update(json.loads(self.run(self.python, "-c", PROBE).strip().splitlines()[-1]))
             self.prepare()
             for arch in ARCHS:
@@ -212,14 +217,19 @@ def find_python(version: str) -> str:
     return found
 
 
-def sdist(out: Path) -> Path:
-    """The package as pip takes it: a wheel is built from it in each environment."""
+def package(out: Path, kind: str) -> Path:
+    """The package as "tar.gz" or, built from that, as "whl"."""
     folder = out / "dist"
-    if not list(folder.glob("*.tar.gz")):
-        folder.mkdir(parents=True, exist_ok=True)
+    found = list(folder.glob(f"*.{kind}"))
+    if not found and kind == "whl":
+        build = ("pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder)
+        command = ["-m", *build, package(out, "tar.gz")]
+    else:
         command = ["setup.py", "--quiet", "egg_info", "--egg-base", folder, "sdist", "-d", folder]
+    if not found:
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, *map(str, command)], cwd=str(ROOT), check=True)
-    return next(folder.glob("*.tar.gz"))
+    return next(folder.glob(f"*.{kind}"))
 
 
 def table(out: Path) -> List[str]:
@@ -231,7 +241,11 @@ def table(out: Path) -> List[str]:
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             fairseq = row.fairseq.replace("==", " ") + (f" ({row.remark})" if row.remark else "")
-            cells = [found.get("python", row.python), fairseq, found.get("torch", row.torch)]
+            cells = [
+                found.get("python", row.python),
+                fairseq,
+                found.get("torch", row.torch[7:] or "newest"),
+            ]
             cells += [found.get(key, "") for key in ("numpy", "kernels", "outcome", "date")]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -250,9 +264,10 @@ def main() -> None:
     for name in args.rows or ROWS:
         trial = Trial(name, ROWS[name], out)
         if not (trial.folder / "result.json").exists():
-            found = trial.result(sdist(out))
+            found = trial.result(
+                package(out, "tar.gz" if ROWS[name].environment == NO_COMPILER else "whl")
+            )
             write_json(trial.folder / "result.json", found)
-            shutil.rmtree(trial.venv, ignore_errors=True)
             print(f"{name}: {found['outcome']}", flush=True)
     lines = table(out)
     if args.table is None:

@@ -1,12 +1,13 @@
 """Faults in fairseq's beam search, whatever the model."""
 
 import math
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from fairseq.data import Dictionary
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
+from torch import Tensor
 
 from .repairs import repair
 from .wrapping import wrap
@@ -58,23 +59,31 @@ def find_groups_by_row() -> None:
     Fault: what the groups share is kept by row of the batch and looked up by number of the
     sentence in the data set: ``IndexError: index 10 is out of bounds for dimension 0``, or the
     penalty of another sentence.
-    Versions: every fairseq. Test: tests/cli/test_generate.py::test_diverse_beam_*.
+    Versions: every fairseq. Test: tests/cli/test_generate.py::test_diverse_beam_*,
+    tests/compat/test_scripting.py::test_scripted_diverse_beam_*.
     """
 
-    def step(
-        original: Any,
-        search: Any,
+    def __init__(original: Any, search: Any, *args: Any, **kwargs: Any) -> None:
+        original(search, *args, **kwargs)
+        search.batch_idxs = torch.empty(0, dtype=torch.long)
+
+    @torch.jit.export  # type: ignore
+    def step(  # type: ignore
+        self,
         step: int,
-        lprobs: Any,
-        scores: Any,
-        prev_output_tokens: Any = None,
-        original_batch_idxs: Any = None,
-    ) -> Any:
+        lprobs,
+        scores,
+        prev_output_tokens: Optional[Tensor] = None,
+        original_batch_idxs: Optional[Tensor] = None,
+    ):
+        """Stock's behind the search for rows; TorchScript compiles both, each from its source."""
         if original_batch_idxs is not None:
             if step == 0:
-                search.batch_idxs = original_batch_idxs
-            same = original_batch_idxs.unsqueeze(1) == search.batch_idxs
+                self.batch_idxs = original_batch_idxs
+            same = original_batch_idxs.unsqueeze(1) == self.batch_idxs
             original_batch_idxs = same.int().argmax(1)
-        return original(search, step, lprobs, scores, prev_output_tokens, original_batch_idxs)
+        return self.step_of_rows(step, lprobs, scores, prev_output_tokens, original_batch_idxs)
 
-    wrap(DiverseBeamSearch, "step", step)
+    wrap(DiverseBeamSearch, "__init__", __init__)
+    DiverseBeamSearch.step_of_rows = DiverseBeamSearch.step
+    DiverseBeamSearch.step = step

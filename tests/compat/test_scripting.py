@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
+from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 
 from tests.builders import Task, batch, build, scripted, sharpen
@@ -48,6 +49,31 @@ def test_scripted_generator_answers_the_same(options, n):
     for hypotheses, others in zip(expected, found):
         assert [tokens for tokens, _ in hypotheses] == [tokens for tokens, _ in others]
         assert [s for _, s in hypotheses] == pytest.approx([s for _, s in others], rel=1e-5)
+
+
+def test_scripted_diverse_beam_answers_the_same():
+    search = DiverseBeamSearch(Task().target_dictionary, num_groups=2, diversity_strength=0.5)
+    diverse = generator_of(models(), beam_size=4, search_strategy=search)
+    expected, found = answers(diverse), answers(scripted(diverse))
+    for hypotheses, others in zip(expected, found):
+        assert [tokens for tokens, _ in hypotheses] == [tokens for tokens, _ in others]
+        assert len({tuple(tokens) for tokens, _ in hypotheses}) > 1
+
+
+def test_scripted_diverse_beam_finds_the_groups_of_sentences_that_go_on():
+    def search():
+        return DiverseBeamSearch(Task().target_dictionary, num_groups=2, diversity_strength=0.5)
+
+    lprobs = torch.rand(3, 4, 9).log()
+    scores = torch.zeros(3, 4, 2)
+    numbers = torch.tensor([70, 30, 50])
+    for one in (search(), scripted(search())):
+        one.step(0, lprobs, scores, original_batch_idxs=numbers)
+        left = one.step(1, lprobs[1:], scores[1:], original_batch_idxs=numbers[1:])
+        alone = search()
+        alone.step(0, lprobs[1:], scores[1:], original_batch_idxs=torch.arange(2))
+        expected = alone.step(1, lprobs[1:], scores[1:], original_batch_idxs=torch.arange(2))
+        assert all(torch.equal(a, b) for a, b in zip(left, expected))
 
 
 def test_scripted_ensemble_model():
