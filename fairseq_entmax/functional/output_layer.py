@@ -19,7 +19,6 @@ from fairseq_entmax.kernels.contract import (
     DeviceLayerKernels,
     OutputLayerKernels,
     SparseRows,
-    has_storage,
 )
 from fairseq_entmax.kernels.operators import in_graph
 

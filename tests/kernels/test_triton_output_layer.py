@@ -1,4 +1,4 @@
-"""The output layer's Triton kernels, in Triton's interpreter, against the loss of float64 scores."""
+"""The output layer's Triton kernels, in Triton's interpreter, against float64 scores."""
 
 import math
 
@@ -105,7 +105,7 @@ def test_sums_do_not_depend_on_the_order_of_candidates(kernels):
     x, weight, bias, target = (t.detach() for t in layer(torch.float32))
     found = sweep(x, weight, bias, target.clamp(min=-1), 1.5)
     solved = _solve(found, target.clamp(min=-1), 1.5)
-    for row, n in enumerate(found.count.tolist()):
+    for row, n in enumerate(found.n_found.tolist()):
         found.pairs[row, :n] = found.pairs[row, :n].flip(0)
     for once, again in zip(solved, _solve(found, target.clamp(min=-1), 1.5)):
         assert once.dim() == 2 or torch.equal(once, again)

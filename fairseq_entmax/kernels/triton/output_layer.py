@@ -33,7 +33,7 @@ def tiles_for(dtype: torch.dtype) -> Tiles:
     """The tiles for features and weights of such a type."""
     if dtype == torch.float32:
         return Tiles(64, 64, 32, 8, 3, "tf32x3")
-    return Tiles(64, 64, 64, 4, 3, "tf32")
+    return Tiles(64, 64, 64, 8, 3, "tf32")
 
 
 def form_of(alpha: float) -> int:
@@ -44,7 +44,7 @@ def form_of(alpha: float) -> int:
 class Candidates(NamedTuple):
     """Scores of N rows that may lie in their supports."""
 
-    count: Tensor  # int32, (N,)
+    n_found: Tensor  # int32, (N,); more than the capacity: some are missing
     pairs: Tensor  # int64, (N, capacity): column << 32 | bits of the score
     gold: Tensor  # the target's score
 
@@ -72,7 +72,7 @@ def sweep(
     sweep_classes[(blocks, splits)](
         *(x, weight, x if bias is None else bias, x if target is None else target, *found),
         *(alpha - 1, scale, n_rows, n_classes, x.shape[1]),
-        *(found.count.stride(0), x.stride(0), weight.stride(0)),
+        *(found.n_found.stride(0), x.stride(0), weight.stride(0)),
         KIND=form_of(alpha),
         CAP=_CAPACITY,
         ROWS=tiles.rows,
@@ -90,7 +90,7 @@ def sweep(
 def _solve(found: Candidates, target: Optional[Tensor], alpha: float) -> SolvedRows:
     from .candidates import solve_candidates
 
-    count, device = found.count.contiguous(), found.count.device
+    count, device = found.n_found.contiguous(), found.n_found.device
     n = len(count)
     solved = SolvedRows(
         target=count if target is None else target,

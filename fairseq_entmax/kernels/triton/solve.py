@@ -4,8 +4,8 @@ s = z - max z <= 0 and gap = alpha - 1. KIND names the form:
 
 * 15: x = s / 2, threshold in [-1, 0), p = (x - threshold)^2;
 * 20: x = s, p = x - threshold;
-* 0, any alpha in (1, 2]: v = (threshold + 1) / gap >= 0, p = (1 + gap (s - v))^(1 / gap), which stays
-  exact as alpha -> 1, where v -> log sum exp s.
+* 0, any alpha in (1, 2]: v = (threshold + 1) / gap >= 0, p = (1 + gap (s - v))^(1 / gap), which
+  stays exact as alpha -> 1, where v -> log sum exp s.
 """
 
 import triton
@@ -14,18 +14,6 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 INF = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def nan_max(a, b):
-    """The larger of two numbers; NaN if one is."""
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def add2(a0, a1, b0, b1):
-    """Two sums at once."""
-    return a0 + b0, a1 + b1
 
 
 @triton.jit

@@ -1,8 +1,8 @@
-"""One sweep over the classes of an output layer: which scores may lie in the support of their row.
+"""One sweep over the classes of an output layer: scores that may lie in the support of their row.
 
-A threshold of some of a row's scores is a lower bound of the threshold of all. The bound is in units
-of scores: z above it may have p > 0. It begins at the target's score less 1 / (alpha - 1) and rises
-with the maxima of the tiles seen so far.
+A threshold of some of a row's scores is a lower bound of the threshold of all. The bound is in
+units of scores: z above it may have p > 0. It begins at the target's score less 1 / (alpha - 1) and
+rises with the maxima of the tiles seen so far.
 """
 
 import triton
