@@ -1,7 +1,7 @@
 """The fused output layer on a device whose kernels sweep the classes: scores stay in tiles.
 
-Rows whose supports are long (a model at its first updates) are found by one look from the host. They
-are computed again by dense products, chunk after chunk of a few rows' scores.
+Rows whose supports are long (a model at its first updates) are found by one look from the host.
+They are computed again by dense products, chunk after chunk of a few rows' scores.
 """
 
 from typing import Any, Iterator, NamedTuple, Optional, Tuple

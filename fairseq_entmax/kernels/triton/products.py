@@ -32,7 +32,6 @@ def multiply_rows(
         acc += tl.load(out, mask=inside, other=0.0).to(tl.float32)
     tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=inside)
     if SUMMED:
-        if tl.program_id(1) == 0:
-            if ACCUMULATE:
-                mass += tl.load(sum_ptr + row)
-            tl.store(sum_ptr + row, mass)
+        if ACCUMULATE:
+            mass += tl.load(sum_ptr + row)
+        tl.store(sum_ptr + row, mass, mask=tl.program_id(1) == 0)
