@@ -1,9 +1,6 @@
 """Launches the kernels for tensors on a GPU; Triton itself is imported with the first of them."""
 
-import functools
 import importlib
-import logging
-import os
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -11,13 +8,8 @@ from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows, has_storage
 from ..dense_layer import DenseLayer
+from .machine import TYPES, serves
 
-logger = logging.getLogger(__name__)
-
-SWITCH = "FAIRSEQ_ENTMAX_KERNELS"
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_OLDEST = (3, 2)
-_LEAST_CAPABILITY = (8, 0)
 _SHORT_ROW = 512
 _TILE = 2048  # entries of a tile of short rows
 _RESIDENT_ROW = 8192
@@ -30,33 +22,13 @@ _CAPACITY = 256  # kept entries of a row: one load in the backward pass
 def takes(z: Tensor) -> bool:
     """Scores in float32, bfloat16 or float16 on a GPU that Triton serves; alpha <= 2."""
     return (
-        z.device.type == "cuda"
-        and z.dtype in _TYPES
+        z.is_cuda
+        and z.dtype in TYPES
         and z.dim() == 2
         and 0 < z.shape[1] <= _LONGEST_ROW
         and has_storage(z)
-        and _serves(z.device.index or 0)
+        and serves(z.device)
     )
-
-
-@functools.lru_cache(maxsize=None)
-def _serves(index: int) -> bool:
-    """Whether Triton is there, new enough, and not switched off, for this GPU."""
-    if os.environ.get(SWITCH) == "off" or not _installed():
-        return False
-    return torch.version.hip is None and (
-        torch.cuda.get_device_capability(index) >= _LEAST_CAPABILITY
-    )
-
-
-@functools.lru_cache(maxsize=None)
-def _installed() -> bool:
-    try:
-        version = importlib.import_module("triton").__version__
-    except ImportError:
-        logger.info("Triton is missing: on a GPU torch does the work of the kernels")
-        return False
-    return tuple(int(part) for part in version.split(".")[:2]) >= _OLDEST
 
 
 def _kernel(module: str, name: str) -> Any:
@@ -77,7 +49,7 @@ class _Exponent(NamedTuple):
 
     def flags(self) -> Any:
         """The constants of a compilation."""
-        return {"FORM": self.form, "BY_ROW": self.by_row is not None}
+        return {"KIND": self.form, "BY_ROW": self.by_row is not None}
 
 
 def _exponent(alpha: Tensor, closed: Optional[float], n_rows: int) -> _Exponent:

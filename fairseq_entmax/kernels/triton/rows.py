@@ -39,7 +39,7 @@ def written(p, LOG: tl.constexpr):
 @triton.jit
 def resident_forward(
     z_ptr, out_ptr, gap_ptr, gap, n_units, z_units, out_units,
-    FORM: tl.constexpr, BY_ROW: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, BY_ROW: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr,
     LANES: tl.constexpr, VEC: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """A row that fits into registers: one read, one write."""
@@ -53,12 +53,12 @@ def resident_forward(
     largest = tl.reduce(z, 0, nan_max)
     s = z - finite_or_zero(largest)
     groups = groups - finite_or_zero(largest)
-    theta = iterated(groups, start(FORM), gap, FORM, STEPS_ON_MAXIMA) - slack(FORM)
-    theta = iterated(s, theta, gap, FORM, STEPS)
-    slope, total = terms(s, theta, 0.0, gap, FORM)
+    theta = iterated(groups, start(KIND), gap, KIND, STEPS_ON_MAXIMA) - slack(KIND)
+    theta = iterated(s, theta, gap, KIND, STEPS)
+    slope, total = terms(s, theta, 0.0, gap, KIND)
     slope, total = sum2(slope, total)
-    _, p = terms(s, theta, newton(slope, total, gap, FORM), gap, FORM)
-    if FORM == 0:
+    _, p = terms(s, theta, newton(slope, total, gap, KIND), gap, KIND)
+    if KIND == 0:
         p = p / tl.sum(p)
     p = tl.where(largest < INF, p, NAN)
     p = tl.where(largest == -INF, 0.0, p)
@@ -87,16 +87,16 @@ def scan(
 
 
 @triton.jit
-def bound(maxima_ptr, active_ptr, n_pieces, gap, FORM: tl.constexpr, PIECES: tl.constexpr):
+def bound(maxima_ptr, active_ptr, n_pieces, gap, KIND: tl.constexpr, PIECES: tl.constexpr):
     """The row's maximum, a lower bound of its threshold; lists the pieces that can hold support."""
     index = tl.arange(0, PIECES)
     maxima = tl.load(maxima_ptr + index, mask=index < n_pieces, other=-INF)
     largest = tl.reduce(maxima, 0, nan_max)
     maxima = maxima - finite_or_zero(largest)
-    theta = iterated(maxima, start(FORM), gap, FORM, STEPS_ON_MAXIMA) - slack(FORM)
+    theta = iterated(maxima, start(KIND), gap, KIND, STEPS_ON_MAXIMA) - slack(KIND)
     # scalar and block conditions joined by & fail in the interpreter
     usable = (largest > -INF) & (largest < INF)
-    alive = maxima > tl.where(usable, edge(theta, gap, FORM), INF)
+    alive = maxima > tl.where(usable, edge(theta, gap, KIND), INF)
     place = tl.cumsum(alive.to(tl.int32), 0) - 1
     tl.store(active_ptr + place, index, mask=alive)
     return largest, theta, tl.sum(alive.to(tl.int32))
@@ -118,14 +118,14 @@ def active_tile(
 @triton.jit
 def active_sums(
     z_row, active_ptr, n_active, largest, theta, low, n_cols, gap,
-    FORM: tl.constexpr, AT_ONCE: tl.constexpr, SUB: tl.constexpr,
+    KIND: tl.constexpr, AT_ONCE: tl.constexpr, SUB: tl.constexpr,
 ):  # fmt: skip
     """The sums of ``terms`` over the listed pieces."""
     slopes = tl.zeros((AT_ONCE, SUB), tl.float32)
     totals = tl.zeros((AT_ONCE, SUB), tl.float32)
     for i in tl.range(0, n_active, AT_ONCE):
         s, _, _ = active_tile(z_row, active_ptr, i, n_active, largest, n_cols, AT_ONCE, SUB)
-        slope, total = terms(s, theta, low, gap, FORM)
+        slope, total = terms(s, theta, low, gap, KIND)
         slopes += slope
         totals += total
     return sum2(slopes, totals)
@@ -134,26 +134,26 @@ def active_sums(
 @triton.jit
 def solve_active(
     z_row, active_ptr, n_active, largest, theta, n_cols, gap,
-    FORM: tl.constexpr, AT_ONCE: tl.constexpr, SUB: tl.constexpr,
+    KIND: tl.constexpr, AT_ONCE: tl.constexpr, SUB: tl.constexpr,
 ):  # fmt: skip
     """theta, low and what p is divided by, from a lower bound."""
     step = 1.0
     i = 0
-    while unsettled(step, theta, FORM) & (i < STEPS):
+    while unsettled(step, theta, KIND) & (i < STEPS):
         slope, total = active_sums(
-            z_row, active_ptr, n_active, largest, theta, 0.0, n_cols, gap, FORM, AT_ONCE, SUB
+            z_row, active_ptr, n_active, largest, theta, 0.0, n_cols, gap, KIND, AT_ONCE, SUB
         )
-        step = newton(slope, total, gap, FORM)
+        step = newton(slope, total, gap, KIND)
         theta += step
         i += 1
     slope, total = active_sums(
-        z_row, active_ptr, n_active, largest, theta, 0.0, n_cols, gap, FORM, AT_ONCE, SUB
+        z_row, active_ptr, n_active, largest, theta, 0.0, n_cols, gap, KIND, AT_ONCE, SUB
     )
-    low = newton(slope, total, gap, FORM)
+    low = newton(slope, total, gap, KIND)
     norm = 1.0
-    if FORM == 0:
+    if KIND == 0:
         _, norm = active_sums(
-            z_row, active_ptr, n_active, largest, theta, low, n_cols, gap, FORM, AT_ONCE, SUB
+            z_row, active_ptr, n_active, largest, theta, low, n_cols, gap, KIND, AT_ONCE, SUB
         )
     return theta, low, norm
 
@@ -170,7 +170,7 @@ def fill(out_row, value, n_cols, BLOCK: tl.constexpr):
 @triton.jit
 def streamed_forward(
     z_ptr, out_ptr, maxima_ptr, active_ptr, gap_ptr, gap, n_units, z_units, out_units, scratch,
-    FORM: tl.constexpr, BY_ROW: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, BY_ROW: tl.constexpr, LOG: tl.constexpr, BLOCK: tl.constexpr,
     SUB: tl.constexpr, PIECES: tl.constexpr, AT_ONCE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """A row of any length: one read, one write, and again, from the cache, what holds support."""
@@ -184,16 +184,14 @@ def streamed_forward(
     scan(z_row, out_row, maxima_ptr, n_cols, True, LOG, BLOCK, SUB)
     tl.debug_barrier()
     n_pieces = tl.cdiv(n_cols, SUB)
-    largest, theta, n_active = bound(maxima_ptr, active_ptr, n_pieces, gap, FORM, PIECES)
+    largest, theta, n_active = bound(maxima_ptr, active_ptr, n_pieces, gap, KIND, PIECES)
     tl.debug_barrier()
     theta, low, norm = solve_active(
-        z_row, active_ptr, n_active, largest, theta, n_cols, gap, FORM, AT_ONCE, SUB
+        z_row, active_ptr, n_active, largest, theta, n_cols, gap, KIND, AT_ONCE, SUB
     )
     for i in tl.range(0, n_active, AT_ONCE):
-        s, cols, inside = active_tile(
-            z_row, active_ptr, i, n_active, largest, n_cols, AT_ONCE, SUB
-        )
-        _, p = terms(s, theta, low, gap, FORM)
+        s, cols, inside = active_tile(z_row, active_ptr, i, n_active, largest, n_cols, AT_ONCE, SUB)
+        _, p = terms(s, theta, low, gap, KIND)
         p = written(p / norm, LOG)
         tl.store(out_row + cols, p.to(out_row.dtype.element_ty), mask=inside)
     if (largest == INF) | (largest != largest):
@@ -201,10 +199,8 @@ def streamed_forward(
 
 
 @triton.jit
-def support_tile(
-    p_row, grad_row, first, n_cols, PIECES: tl.constexpr, SUB: tl.constexpr
-):
-    """p of some pieces, and the gradient of those with support: a mask by piece keeps wide loads."""
+def support_tile(p_row, grad_row, first, n_cols, PIECES: tl.constexpr, SUB: tl.constexpr):
+    """p of some pieces, and the gradient of those with support; masks by piece keep loads wide."""
     offset = tl.arange(0, PIECES)[:, None] * SUB + tl.arange(0, SUB)[None, :]
     inside = offset < n_cols - first
     p = tl.load(p_row + first + offset, mask=inside, other=0.0).to(tl.float32)
@@ -217,7 +213,7 @@ def support_tile(
 @triton.jit
 def backward(
     p_ptr, grad_ptr, out_ptr, gap_ptr, gap, n_units, p_units, grad_units, out_units,
-    FORM: tl.constexpr, BY_ROW: tl.constexpr, PIECES: tl.constexpr, SUB: tl.constexpr,
+    KIND: tl.constexpr, BY_ROW: tl.constexpr, PIECES: tl.constexpr, SUB: tl.constexpr,
     UNIT: tl.constexpr, FITS: tl.constexpr,
 ):  # fmt: skip
     """dz = s (dp - <s, dp> / sum s) with s = p^(2 - alpha) on the support."""
@@ -231,7 +227,7 @@ def backward(
     size: tl.constexpr = PIECES * SUB
     if FITS:
         p, g, offset, inside = support_tile(p_row, grad_row, 0, n_cols, PIECES, SUB)
-        s = sensitivity(p, gap, FORM)
+        s = sensitivity(p, gap, KIND)
         dot, total = sum2(s * g, s)
         dz = s * (g - dot / tl.maximum(total, 0.5))
         tl.store(out_row + offset, tl.where(p == p, dz, p).to(dtype), mask=inside)
@@ -240,12 +236,12 @@ def backward(
         totals = tl.zeros((PIECES, SUB), tl.float32)
         for first in tl.range(0, n_cols, size):
             p, g, _, _ = support_tile(p_row, grad_row, first, n_cols, PIECES, SUB)
-            s = sensitivity(p, gap, FORM)
+            s = sensitivity(p, gap, KIND)
             dots += s * g
             totals += s
         dot, total = sum2(dots, totals)
         mean = dot / tl.maximum(total, 0.5)
         for first in tl.range(0, n_cols, size):
             p, g, offset, inside = support_tile(p_row, grad_row, first, n_cols, PIECES, SUB)
-            dz = sensitivity(p, gap, FORM) * (g - mean)
+            dz = sensitivity(p, gap, KIND) * (g - mean)
             tl.store(out_row + first + offset, tl.where(p == p, dz, p).to(dtype), mask=inside)

@@ -1,10 +1,10 @@
 """The threshold of alpha-entmax, 1 < alpha <= 2, as device functions that every kernel shares.
 
-With s = z - max z <= 0 and gap = alpha - 1, theta is the threshold in the units of the FORM:
+With s = z - max z <= 0 and gap = alpha - 1, theta is the threshold in the units of the KIND:
 
-* FORM 15 (alpha 1.5): p = [s / 2 - theta]_+^2, theta in [-1, 0);
-* FORM 20 (alpha 2): p = [s - theta]_+, theta in [-1, 0);
-* FORM 0 (any alpha): p = [1 + gap (s - theta)]_+^(1 / gap), theta = (tau + 1) / gap >= 0, which
+* KIND 15 (alpha 1.5): p = [s / 2 - theta]_+^2, theta in [-1, 0);
+* KIND 20 (alpha 2): p = [s - theta]_+, theta in [-1, 0);
+* KIND 0 (any alpha): p = [1 + gap (s - theta)]_+^(1 / gap), theta = (tau + 1) / gap >= 0, which
   stays exact as alpha goes to 1, where theta is log sum exp s.
 
 Newton from below on the q-norm of the row, which is convex in theta and falls, never overshoots.
@@ -62,12 +62,12 @@ def expm1(y):
 
 
 @triton.jit
-def terms(s, theta, low, gap, FORM: tl.constexpr):
+def terms(s, theta, low, gap, KIND: tl.constexpr):
     """p / d and p of each entry for the threshold theta + low."""
-    if FORM == 15:
+    if KIND == 15:
         d = tl.maximum((0.5 * s - theta) - low, 0.0)
         return d, d * d
-    elif FORM == 20:
+    elif KIND == 20:
         d = tl.maximum((s - theta) - low, 0.0)
         return (d > 0).to(tl.float32), d
     else:
@@ -79,64 +79,64 @@ def terms(s, theta, low, gap, FORM: tl.constexpr):
 
 
 @triton.jit
-def newton(slope, total, gap, FORM: tl.constexpr):
+def newton(slope, total, gap, KIND: tl.constexpr):
     """The step of theta from the sums of ``terms``."""
-    if FORM == 15:
+    if KIND == 15:
         norm = tl.sqrt(total)
         return (norm - 1.0) * norm / slope
-    elif FORM == 20:
+    elif KIND == 20:
         return (total - 1.0) / slope
     else:
         return -expm1(-gap * tl.log2(total) * LN2) / gap * total / slope
 
 
 @triton.jit
-def start(FORM: tl.constexpr):
+def start(KIND: tl.constexpr):
     """Below every threshold."""
-    if FORM == 0:
+    if KIND == 0:
         return 0.0
     else:
         return -1.0
 
 
 @triton.jit
-def unsettled(step, theta, FORM: tl.constexpr):
+def unsettled(step, theta, KIND: tl.constexpr):
     """Whether a step still changed p by more than 3e-5 of itself or so; NaN did not."""
-    if FORM == 0:
+    if KIND == 0:
         return step > 3e-5
     else:
         return step > -3e-5 * theta
 
 
 @triton.jit
-def slack(FORM: tl.constexpr):
+def slack(KIND: tl.constexpr):
     """The rounding of a lower bound computed in float32."""
-    if FORM == 0:
+    if KIND == 0:
         return 4e-6
     else:
         return 4e-7
 
 
 @triton.jit
-def edge(theta, gap, FORM: tl.constexpr):
+def edge(theta, gap, KIND: tl.constexpr):
     """s at and below which p = 0."""
-    if FORM == 15:
+    if KIND == 15:
         return 2.0 * theta
-    elif FORM == 20:
+    elif KIND == 20:
         return theta
     else:
         return theta - 1.0 / gap
 
 
 @triton.jit
-def iterated(s, theta, gap, FORM: tl.constexpr, MOST: tl.constexpr):
+def iterated(s, theta, gap, KIND: tl.constexpr, MOST: tl.constexpr):
     """theta after Newton's steps on a tile, from below."""
     step = 1.0
     i = 0
-    while unsettled(step, theta, FORM) & (i < MOST):
-        slope, total = terms(s, theta, 0.0, gap, FORM)
+    while unsettled(step, theta, KIND) & (i < MOST):
+        slope, total = terms(s, theta, 0.0, gap, KIND)
         slope, total = sum2(slope, total)
-        step = newton(slope, total, gap, FORM)
+        step = newton(slope, total, gap, KIND)
         theta += step
         i += 1
     return theta
@@ -149,11 +149,33 @@ def finite_or_zero(largest):
 
 
 @triton.jit
-def sensitivity(p, gap, FORM: tl.constexpr):
+def sensitivity(p, gap, KIND: tl.constexpr):
     """p^(2 - alpha) on the support, else 0."""
-    if FORM == 15:
+    if KIND == 15:
         return tl.sqrt(p)
-    elif FORM == 20:
+    elif KIND == 20:
         return (p > 0).to(tl.float32)
     else:
         return tl.where(p > 0, tl.exp2((1.0 - gap) * tl.log2(tl.maximum(p, TINY))), 0.0)
+
+
+@triton.jit
+def entropy_term(p, gap, KIND: tl.constexpr):
+    """The summand of ``entropy`` for a probability."""
+    if KIND == 15:
+        return p * tl.sqrt(p)
+    elif KIND == 20:
+        return p * p
+    else:
+        return tl.where(p > 0, p * expm1(gap * tl.log2(tl.maximum(p, TINY)) * LN2), 0.0)
+
+
+@triton.jit
+def entropy(power, gap, KIND: tl.constexpr):
+    """H_alpha(p) = (1 - sum p^alpha) / (alpha (alpha - 1)) from the sum of ``entropy_term``."""
+    if KIND == 15:
+        return (1.0 - power) / 0.75
+    elif KIND == 20:
+        return (1.0 - power) * 0.5
+    else:
+        return -power / (gap * (1.0 + gap))

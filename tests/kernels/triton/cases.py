@@ -50,7 +50,7 @@ KERNELS = {"short": (17, 16), "resident": (1024, 1000), "streamed": (512, 600)}
 SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CASES = {
     **{f"{kernel}-1.5": Case(kernel, KERNELS[kernel][0], 1.5, few=False) for kernel in KERNELS},
-    **{f"{kernel}-1.2": Case(kernel, KERNELS[kernel][1], 1.2, few=False) for kernel in KERNELS},
+    **{f"{kernel}-1.2": Case(kernel, KERNELS[kernel][1], 1.2) for kernel in KERNELS},
     **{f"{kernel}-odd": Case(kernel, KERNELS[kernel][1], 1.5) for kernel in KERNELS},
     **{f"{kernel}-2": Case(kernel, KERNELS[kernel][1], 2.0) for kernel in KERNELS},
     **{
@@ -58,7 +58,9 @@ CASES = {
         for kernel in KERNELS
         for name, dtype in SIXTEEN_BITS.items()
     },
-    **{f"{kernel}-by-row": Case(kernel, KERNELS[kernel][0], 1.3, by_row=True) for kernel in KERNELS},
+    **{
+        f"{kernel}-by-row": Case(kernel, KERNELS[kernel][0], 1.3, by_row=True) for kernel in KERNELS
+    },
     **{f"{kernel}-near-1": Case(kernel, KERNELS[kernel][0], 1 + 1e-6) for kernel in KERNELS},
     "streamed-nothing-fits": Case("streamed", 600, 1.5, capacity=1),
     "streamed-nothing-fits-1.2": Case("streamed", 512, 1.2, capacity=1),
