@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..contract import has_storage
 from . import output_layer
+from .next_tokens import next_token_layer
+from .output_layer import grad_features, grad_weight, pack, solve_layer
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -38,4 +40,12 @@ def takes_layer(x: Tensor, weight: Tensor) -> bool:
     return _runs_on(x.device) and not torch.cuda.is_current_stream_capturing()
 
 
-__all__ = ["output_layer", "takes_layer"]
+__all__ = [
+    "grad_features",
+    "grad_weight",
+    "next_token_layer",
+    "output_layer",
+    "pack",
+    "solve_layer",
+    "takes_layer",
+]
