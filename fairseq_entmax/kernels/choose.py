@@ -36,4 +36,4 @@ def choose_output_layer(x: Tensor) -> Optional[OutputLayerKernels]:
 
 def choose_device_layer(x: Tensor, weight: Tensor) -> Optional[DeviceLayerKernels]:
     """The back end that sweeps the classes of such an output layer, if there is one."""
-    return triton.output_layer if triton.takes_layer(x, weight) else None
+    return triton if triton.takes_layer(x, weight) else None

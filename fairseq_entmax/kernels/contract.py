@@ -167,6 +167,16 @@ class DeviceLayerKernels(Protocol):
         Without a target only ``n_kept``, ``columns``, ``values`` and ``support_size`` are written.
         """
 
+    def swept_layer(
+        self,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        alpha: float,
+        temperature: float,
+        dense: NextTokenLayer,
+    ) -> NextTokenLayer:
+        """The output layer for decoding, which leaves long supports to ``dense``."""
+
     def pack(self, solved: SolvedRows) -> SparseRows:
         """p - e_y of the rows that were kept; the others are empty."""
 

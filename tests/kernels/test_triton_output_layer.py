@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from fairseq_entmax.functional import entmax_loss, linear_entmax_loss, output_layer
+from fairseq_entmax.functional import (
+    entmax_loss,
+    linear_entmax_loss,
+    next_tokens,
+    output_layer,
+    reference,
+)
 from fairseq_entmax.functional.loss import entmax_loss_rows
 from fairseq_entmax.functional.output_layer import linear_entmax_loss_rows
 from fairseq_entmax.kernels import triton
@@ -26,9 +32,10 @@ IGNORED = 4
 def kernels(monkeypatch):
     """Tensors on the CPU go to the kernels; rows keep up to 16 of 32 candidates."""
     layer = triton.output_layer
-    monkeypatch.setattr(output_layer, "choose_device_layer", lambda x, weight: layer)
+    for user in (output_layer, next_tokens):
+        monkeypatch.setattr(user, "choose_device_layer", lambda x, weight: triton)
     monkeypatch.setattr(layer, "_CAPACITY", 32)
-    monkeypatch.setattr(layer, "_KEPT", 16)
+    monkeypatch.setattr(layer, "KEPT", 16)
     monkeypatch.setattr(layer, "_SOLVED_AT_ONCE", 8)
     monkeypatch.setattr(layer, "_MOST_SPLITS", 2)
     return layer
@@ -109,6 +116,22 @@ def test_sums_do_not_depend_on_the_order_of_candidates(kernels):
         found.pairs[row, :n] = found.pairs[row, :n].flip(0)
     for once, again in zip(solved, _solve(found, target.clamp(min=-1), 1.5)):
         assert once.dim() == 2 or torch.equal(once, again)
+
+
+@pytest.mark.parametrize("alpha, biased", [(1.5, True), (2.0, False), (1.2, True)])
+def test_next_tokens(alpha, biased):
+    x, weight, bias, _ = (t.detach() for t in layer(torch.float32, dense_rows=(2,)))
+    bias = bias if biased else None
+    x[3, 5] = math.nan
+    found = next_tokens.next_token_layer(weight, bias, alpha, 0.8).next_tokens(x, 4, 10)
+    whole = [0, 1, 2, 4, 5]
+    expected = reference.entmax(F.linear(x, weight, bias).double() / 0.8, alpha)[whole]
+    listed, tokens = found.log_probs[whole].exp().double(), found.tokens[whole]
+    assert tokens[:, :4].tolist() == [[0, 1, 2, 3]] * 5
+    assert_close(listed, expected.gather(1, tokens) * (listed > 0), atol=2e-6, rtol=1e-5)
+    assert_close(listed[:, 4:], expected[:, 4:].topk(10, 1).values, atol=2e-6, rtol=1e-5)
+    assert found.support_size[whole].equal((expected > 0).sum(1))
+    assert not (found.log_probs[3] > -math.inf).any()
 
 
 def test_one_derivative():

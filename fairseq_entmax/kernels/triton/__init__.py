@@ -20,6 +20,7 @@ from .launch import (
     takes,
 )
 from .machine import TYPES, serves
+from .next_tokens import swept_layer
 from .output_layer import grad_features, grad_weight, pack, solve_layer
 
 
@@ -44,6 +45,7 @@ __all__ = [
     "pack",
     "solve_layer",
     "solve_loss",
+    "swept_layer",
     "takes",
     "takes_layer",
 ]

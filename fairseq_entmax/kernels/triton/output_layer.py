@@ -9,7 +9,7 @@ from torch import Tensor
 from ..contract import SolvedRows, SparseRows
 
 _CAPACITY = 1024  # candidates of a row; 8 bytes each
-_KEPT = 256  # nonzero probabilities of a row
+KEPT = 256  # nonzero probabilities of a row
 _COUNTER_APART = 8  # each row's in memory of its own: 32 bytes
 _SOLVED_AT_ONCE = 1  # rows of a program
 _ROWS_AT_ONCE = 8192  # 64 MB of candidates
@@ -95,8 +95,8 @@ def _solve(found: Candidates, target: Optional[Tensor], alpha: float) -> SolvedR
     solved = SolvedRows(
         target=count if target is None else target,
         n_kept=torch.empty_like(count),
-        columns=torch.empty(n, _KEPT, dtype=torch.int32, device=device),
-        values=torch.empty(n, _KEPT, device=device),
+        columns=torch.empty(n, KEPT, dtype=torch.int32, device=device),
+        values=torch.empty(n, KEPT, device=device),
         loss=torch.empty(n, device=device),
         support_size=torch.empty_like(count),
         target_probs=torch.empty(n, device=device),
@@ -108,7 +108,7 @@ def _solve(found: Candidates, target: Optional[Tensor], alpha: float) -> SolvedR
         *(count, found.pairs, solved.target, found.gold, *solved[1:], alpha - 1, n),
         KIND=form_of(alpha),
         CAP=_CAPACITY,
-        KEPT=_KEPT,
+        KEPT=KEPT,
         ROWS=_SOLVED_AT_ONCE,
         TARGETED=target is not None,
         num_warps=4,
