@@ -127,12 +127,12 @@ def loss_backward(
         low = newton(slope, total, gap, KIND)
         norm = 1.0
         if KIND == 0:
-            _, norm = sums_of_row(z_row, largest, theta, low, n_cols, gap, KIND, BLOCK)
+            slope, norm = sums_of_row(z_row, largest, theta, low, n_cols, gap, KIND, BLOCK)
         offset = tl.arange(0, BLOCK)
         for first in tl.range(0, n_cols, BLOCK):
             inside = offset < n_cols - first
             z = tl.load(z_row + first + offset, mask=inside, other=-INF).to(tl.float32)
-            _, p = terms(z - largest, theta, low, gap, KIND)
+            _slope, p = terms(z - largest, theta, low, gap, KIND)
             gold = (first + offset == y).to(tl.float32)
             tl.store(out_row + first + offset, (grad * (p / norm - gold)).to(dtype), mask=inside)
     else:

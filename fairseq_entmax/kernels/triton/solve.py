@@ -92,11 +92,11 @@ def newton(slope, total, gap, KIND: tl.constexpr):
 
 @triton.jit
 def start(KIND: tl.constexpr):
-    """Below every threshold."""
+    """Below every threshold; a tensor, since a constant cannot be carried through a loop."""
     if KIND == 0:
-        return 0.0
+        return tl.full((), 0.0, tl.float32)
     else:
-        return -1.0
+        return tl.full((), -1.0, tl.float32)
 
 
 @triton.jit
