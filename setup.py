@@ -36,6 +36,11 @@ HEADERS = ("common", "lanes", "power", "general", "solve", "loss", "candidates")
 # no fast-math: NaN and -inf have their meaning
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp-simd", "-fno-math-errno", "-Wno-psabi"]
 
+TRITON = (
+    "triton>=3.2; platform_system == 'Linux' and platform_machine == 'x86_64' "
+    "and python_version >= '3.10'"
+)
+
 
 def package_page():
     """README.md with whole addresses: a package page has no files beside it."""
@@ -123,7 +128,7 @@ setup(
     },
     extras_require={
         "demo": ["german-nouns", "pymorphy3"],
-        "gpu": [],  # torch built for the accelerator is all it takes
+        "gpu": [TRITON],  # torch's own builds for NVIDIA's GPUs bring it
         "docs": ["furo", "myst-parser", "sphinx", "sphinx-mathjax-offline"],
         "plot": ["jinja2", "matplotlib"],
         "explore": ["flask", "jinja2", "matplotlib"],
@@ -136,6 +141,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "tensorboardX",
+            TRITON,  # its interpreter and compiler need no GPU
         ],
     },
     classifiers=[

@@ -1,14 +1,14 @@
 """What the collect.py of an example does: rows into results.json, tables into RESULTS.md."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Pattern
 
 import torch
+from fairseq import checkpoint_utils
 
 import fairseq_entmax
-from fairseq_entmax.data.files import write_json, write_lines
+from fairseq_entmax.data.files import read_json, write_json, write_lines
 
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
@@ -21,7 +21,8 @@ def versions() -> str:
 
 def training_seconds(checkpoint: Path) -> float:
     """All parts of a training that was stopped and resumed."""
-    state = torch.load(str(checkpoint), map_location="cpu")
+    # its torch, as fairseq_entmax has it: it runs nothing, and compares checksums
+    state = checkpoint_utils.torch.load(str(checkpoint), map_location="cpu")
     return state["extra_state"]["previous_training_time"]
 
 
@@ -57,10 +58,10 @@ def add(
     """Rows of the same key take each other's place; the tables are made anew from all.
 
     Raises:
-        SystemExit: RESULTS.md has no place for tables, or more than one.
+        SystemExit: results.json has no rows, or RESULTS.md no place for tables, or more than one.
     """
     stored, page = into / "results.json", into / "RESULTS.md"
-    results = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else []
+    results = _stored(stored) if stored.is_file() else []
     known = {key(row): row for row in results}
     known.update((key(row), row) for row in rows)
     text = page.read_text(encoding="utf-8")
@@ -71,3 +72,13 @@ def add(
     results = list(known.values())
     write_json(stored, results)
     write_lines(page, [f"{before}{MARKS[0]}\n{tables(results)}{MARKS[1]}{after}".rstrip("\n")])
+
+
+def _stored(path: Path) -> List[Row]:
+    try:
+        rows = read_json(path)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SystemExit(f"{path}: expected a list of rows")
+    return rows

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
 from fairseq_entmax.data import spelling
+from fairseq_entmax.data.subwords import read_pieces
 from fairseq_entmax.data.symbols import SPACE, is_tag
 
 _NAMES = ("spm.model", "sentencepiece.bpe.model")  # what is looked for beside the data
@@ -59,9 +60,7 @@ def _of_sentencepiece(data: Path, given: Optional[str]) -> Optional[Callable[[st
     found = [Path(given)] if given else [path for path in beside if path.is_file()]
     if not found:
         return None
-    import sentencepiece
-
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(found[0]))
+    pieces = read_pieces(found[0])
     return lambda text: [str(piece) for piece in pieces.encode(text, out_type=str)]
 
 

@@ -1,10 +1,12 @@
 """Tables of runs, ready to be drawn: sweeps over alpha, and validations against seconds."""
 
-import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+from fairseq_entmax.data.files import read_json
 
 Row = Dict[str, Any]
+_CURVES = ("curve", "peer_curve")
 
 
 class Spread(NamedTuple):
@@ -25,7 +27,8 @@ def read_sweep(path: Path) -> List[Row]:
     """
     file = path / "sweep.json" if path.is_dir() else path
     rows = _read(file, "scripts/sweep_alpha.py")
-    if not rows or not all({"output_alpha", "attention_alpha", "seed"} <= set(row) for row in rows):
+    alphas = ("output_alpha", "attention_alpha")
+    if not rows or not all("seed" in row and _numbers(row, alphas) for row in rows):
         raise ValueError(f"{file} is not the sweep.json of scripts/sweep_alpha.py")
     return rows
 
@@ -64,16 +67,29 @@ def read_training_curves(path: Path) -> Dict[str, List[Row]]:
         ValueError: there is no such file, or it holds no curve.
     """
     rows = [row for row in _read(path, "scripts/benchmark.py") if row.get("curve")]
-    if not rows:
+    if not rows or not all(_is_curve(row.get(name)) for row in rows for name in _CURVES):
         raise ValueError(f"{path} holds no training-curve of scripts/benchmark.py --json")
-    curves: Dict[str, List[Row]] = {str(rows[0]["peer"]): rows[0]["peer_curve"]}
-    curves.update({str(row["case"]).split(",")[0]: row["curve"] for row in rows})
+    curves: Dict[str, List[Row]] = {str(rows[0].get("peer")): rows[0]["peer_curve"]}
+    curves.update({str(row.get("case")).split(",")[0]: row["curve"] for row in rows})
     return curves
+
+
+def _is_curve(points: Any) -> bool:
+    """Points of the same numbers each."""
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        return False
+    return bool(points) and all(
+        set(point) == set(points[0]) and _numbers(point, point) for point in points
+    )
+
+
+def _numbers(row: Row, names: Iterable[str]) -> bool:
+    return all(isinstance(row.get(name), (int, float)) for name in names)
 
 
 def _read(path: Path, source: str) -> List[Row]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a file of {source}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -7,6 +7,7 @@ a list of their names, switches them off; ``LOGLEVEL=DEBUG`` says what became of
 
 from . import (
     batches,
+    binarised,
     checkpoints,
     configs,
     copies,
@@ -14,6 +15,7 @@ from . import (
     endings,
     language_models,
     lengths,
+    loading,
     names,
     overrides,
     precision,
@@ -27,6 +29,7 @@ __all__ = [
     "REPAIRS",
     "apply",
     "batches",
+    "binarised",
     "checkpoints",
     "configs",
     "copies",
@@ -34,6 +37,7 @@ __all__ = [
     "endings",
     "language_models",
     "lengths",
+    "loading",
     "names",
     "overrides",
     "precision",

@@ -1,19 +1,21 @@
 """Checkpoints are read, and nothing in them is run."""
 
 import argparse
+import errno
 import fractions
 import functools
 import io
 import logging
 import pickle
 import re
+import zipfile
 from typing import Any, Callable, List
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils
 
-from .copies import newest_whole_beside
+from .copies import check_records, newest_whole_beside
 from .repairs import repair
 from .wrapping import shadow, words_of, wrap
 
@@ -83,19 +85,34 @@ def load_weights_only() -> None:
 
     Fault: fairseq's main branch loads with ``weights_only=False`` since 2025-09, and torch < 2.6
     by itself: a hostile checkpoint runs its code. Where torch refuses one it advises
-    ``weights_only=False``; of a torn file it speaks of zip archives.
-    Versions: every fairseq. Test: tests/compat/test_hostile.py::test_*.
+    ``weights_only=False``; of a torn file it speaks of zip archives; a weight with a flipped bit
+    it takes, although there is a checksum; a compressed file may need any memory.
+    Versions: every fairseq. Test: tests/compat/test_hostile.py::test_*,
+    tests/faults/test_damaged_files.py::test_*.
     """
 
     def load(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
         try:
+            _check_records(file)
             return original(file, *args, **{**kwargs, "weights_only": True})
-        except (OSError, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:  # of every kind, where the file is no checkpoint
+            # a torn one lets torch look for a place before its beginning
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise ValueError(_reason(_name_of(file), error)) from None
 
     wrap(shadow(checkpoint_utils, "torch"), "load", load)
+
+
+def _check_records(file: Any) -> None:
+    """torch compares no checksum. What is no zip archive it has to name itself."""
+    begin = file.tell() if hasattr(file, "tell") else None
+    if zipfile.is_zipfile(file):
+        check_records(file)
+    if begin is not None:
+        file.seek(begin)
 
 
 def _name_of(file: Any) -> str:

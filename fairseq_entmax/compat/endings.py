@@ -33,7 +33,7 @@ def end_in_one_line() -> None:
 
     def excepthook(kind: Any, error: Any, trace: Any) -> None:
         stopped = isinstance(error, KeyboardInterrupt)
-        refused = isinstance(error, ValueError) and _raised_here(trace)
+        refused = isinstance(error, (ValueError, OSError)) and raised_here(trace)
         if not (stopped or refused) or os.environ.get(TRACEBACK):
             stock(kind, error, trace)
             return
@@ -47,7 +47,7 @@ def end_in_one_line() -> None:
     sys.excepthook = excepthook
 
 
-def _raised_here(trace: Any) -> bool:
+def raised_here(trace: Any) -> bool:
     """Whether the innermost function is one of this package."""
     while trace.tb_next is not None:
         trace = trace.tb_next

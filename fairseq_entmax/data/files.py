@@ -46,6 +46,19 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         file.writelines(line + "\n" for line in lines)
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it holds no JSON, or lists in lists in lists.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep") from None
+
+
 def write_json(path: Path, content: Any) -> None:
     """JSON for people: indented, letters of every script as themselves."""
     write_lines(path, [json.dumps(content, indent=1, ensure_ascii=False)])

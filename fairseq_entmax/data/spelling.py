@@ -1,10 +1,9 @@
 """From lines of a data file to lines of fairseq's text and back, as one folder remembers it."""
 
-import json
 from pathlib import Path
 from typing import Iterable, List, Optional
 
-from .files import write_json
+from .files import read_json, write_json
 from .inflection import DataError
 from .subwords import Subwords
 from .transduction import Format, Item, format_from
@@ -76,7 +75,7 @@ class Spelling:
         """
         path = folder / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: {error}") from None
         found = [

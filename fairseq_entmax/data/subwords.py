@@ -4,12 +4,12 @@ Every symbol is written as one character, its own or one of a private range, so 
 run of whole symbols and is read back as them.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterable, List
 
-from .files import whole, write_json
+from .files import read_json, whole, write_json
+from .inflection import DataError
 from .symbols import RESERVED, is_tag
 
 _PRIVATE = range(0xF0000, 0xFFFFE)
@@ -100,10 +100,35 @@ class Subwords:
 
     @classmethod
     def load(cls, prefix: Path) -> "Subwords":
-        import sentencepiece
+        """What :meth:`save` has written.
 
-        model = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.spm")
-        return cls(model, json.loads(Path(f"{prefix}.letters.json").read_text(encoding="utf-8")))
+        Raises:
+            DataError: one of the files is not there, or holds something else.
+        """
+        letters = Path(f"{prefix}.letters.json")
+        model = read_pieces(Path(f"{prefix}.spm"))
+        try:
+            found = read_json(letters)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{letters}: {error}") from None
+        texts = isinstance(found, dict) and all(isinstance(v, str) for v in found.values())
+        if not texts or len(set(found.values())) < len(found):
+            raise DataError(f"{letters}: expected symbols and a letter of its own for each")
+        return cls(model, found)
+
+
+def read_pieces(path: Path) -> Any:
+    """A model of sentencepiece.
+
+    Raises:
+        DataError: there is no such file, or it holds something else.
+    """
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is no model of sentencepiece: {error}") from None
 
 
 def _letters(symbols: Iterable[str]) -> Dict[str, str]:

@@ -6,6 +6,7 @@ inflection     lemma, form, features, in either order  SIGMORPHON 2016 to 2023, 
 FILE.yaml      what the file says
 """
 
+import reprlib
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -95,8 +96,8 @@ def format_of(task: str) -> Format:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
     return format_from(content, str(path))
 
 
@@ -112,15 +113,19 @@ def format_from(content: Any, where: str) -> Format:
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
     found = Format(**values)
     columns = found.columns
-    if not isinstance(columns, tuple) or set(columns) - set(COLUMNS) or "source" not in columns:
-        raise DataError(f"{where}: columns must be out of {', '.join(COLUMNS)}, got {columns!r}")
+    named = isinstance(columns, tuple) and all(c in COLUMNS for c in columns)
+    if not named or "source" not in columns:
+        # lists of YAML may hold each other, and would be written out without end
+        got = reprlib.repr(columns)
+        raise DataError(f"{where}: columns must be out of {', '.join(COLUMNS)}, got {got}")
     required = [c for c in columns if c not in _OPTIONAL]
     if len(set(columns)) != len(columns) or list(columns[: len(required)]) != required:
         raise DataError(f"{where}: source and target first, each column once, got {columns!r}")
     for name, allowed in (("source", KINDS), ("target", KINDS), ("unit", UNITS)):
-        if getattr(found, name) not in allowed:
-            got = getattr(found, name)
-            raise DataError(f"{where}: {name} must be one of {', '.join(allowed)}, got {got!r}")
+        got = getattr(found, name)
+        if not isinstance(got, str) or got not in allowed:
+            got = reprlib.repr(got)
+            raise DataError(f"{where}: {name} must be one of {', '.join(allowed)}, got {got}")
     return found
 
 

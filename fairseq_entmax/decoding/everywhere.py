@@ -63,13 +63,14 @@ def check_generation_args(args: Any) -> None:
 
 
 def check_parameters(models: Iterable[Any]) -> None:
-    """Raises a ValueError for a model that has become NaN: all its answers would be empty."""
+    """Raises a ValueError for a model that is NaN or infinite: its answers would be empty."""
     for model in models:
         for name, parameter in model.named_parameters():
-            if bool(parameter.isnan().any()):
+            # the largest is NaN where one is; a bias of -inf forbids a word
+            if parameter.numel() and not bool(parameter.amax() < math.inf):
                 raise ValueError(
-                    f"the model's parameter {name} is NaN: its training has diverged, decode with "
-                    "an earlier checkpoint"
+                    f"the model's parameter {name} is NaN or infinite: its training has diverged, "
+                    "decode with an earlier checkpoint"
                 )
 
 

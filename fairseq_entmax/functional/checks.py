@@ -7,6 +7,7 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
+from fairseq_entmax.kernels.contract import has_storage
 from fairseq_entmax.kernels.operators import in_graph
 
 Alpha = Union[float, Tensor]
@@ -175,3 +176,20 @@ def check_linear(
         alpha = alpha.item()
     check_alpha(alpha, features, features.dim() - 1)
     return float(alpha)
+
+
+def check_once(x: Tensor, grad: Tensor) -> None:
+    """A backward pass of features x that is of the first order, with one gradient of the losses.
+
+    ``once_differentiable`` would take a second derivative for zero and say nothing.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "linear_entmax_loss can be differentiated once, got create_graph=True: "
+            "use entmax_loss of the scores"
+        )
+    if has_storage(x) and not has_storage(grad):
+        raise RuntimeError(
+            "linear_entmax_loss takes one gradient at a time, got a batch of them "
+            "(vectorize=True, is_grads_batched=True): use entmax_loss of the scores"
+        )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fairseq_entmax.kernels import plain
-from fairseq_entmax.kernels.choose import choose
-from fairseq_entmax.kernels.contract import NextTokenLayer, NextTokens
+from fairseq_entmax.kernels.choose import choose, choose_device_layer
+from fairseq_entmax.kernels.contract import NEAR_ONE, NextTokenLayer, NextTokens
 
 from .checks import check_alpha, check_layer, check_scores
 
@@ -59,7 +59,10 @@ def next_token_layer(
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         in_float64 = alpha > 2 and weight.device.type != "cpu"
         kernels = plain if in_float64 else choose(weight)
-        return kernels.next_token_layer(weight, bias, float(alpha), float(temperature))
+        options = (weight, bias, float(alpha), float(temperature))
+        layer = kernels.next_token_layer(*options)
+        on_device = choose_device_layer(weight, weight) if NEAR_ONE < alpha - 1 <= 1 else None
+        return layer if on_device is None else on_device.swept_layer(*options, layer)
 
 
 __all__ = ["NextTokenLayer", "NextTokens", "next_token_layer"]

@@ -27,7 +27,7 @@ def linear_scores(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
-def _loss_rows(scores: Tensor, y: Tensor, options: Options) -> LossRows:
+def loss_rows(scores: Tensor, y: Tensor, options: Options) -> LossRows:
     return unsmoothed_loss_rows(scores, y, options.alpha, options.ignore_index, options.alpha)
 
 
@@ -35,7 +35,7 @@ def with_gradient(scores: Tensor, y: Tensor, options: Options) -> Tuple[LossRows
     """The loss of some rows, and the dense gradient of its sum with respect to their scores."""
     with torch.enable_grad():
         scores = scores.detach().requires_grad_()
-        rows = _loss_rows(scores, y, options)
+        rows = loss_rows(scores, y, options)
         (gradient,) = torch.autograd.grad(rows.loss.sum(), scores)
     return LossRows(rows.loss.detach(), *rows[1:]), gradient
 
@@ -107,5 +107,5 @@ class ChunkSolver:
             rows, gradient = with_gradient(scores, y, self.options)
             return rows, None, gradient
         with torch.no_grad():
-            rows = _loss_rows(scores, y, self.options)
+            rows = loss_rows(scores, y, self.options)
         return rows, None, None

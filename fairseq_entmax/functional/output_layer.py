@@ -13,11 +13,17 @@ from typing import Any, ContextManager, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from fairseq_entmax.kernels.choose import choose_output_layer
-from fairseq_entmax.kernels.contract import OutputLayerKernels, SparseRows, has_storage
+from fairseq_entmax.kernels.choose import choose_device_layer, choose_output_layer
+from fairseq_entmax.kernels.contract import (
+    NEAR_ONE,
+    DeviceLayerKernels,
+    OutputLayerKernels,
+    SparseRows,
+)
 from fairseq_entmax.kernels.operators import in_graph
 
-from .checks import Alpha, check_linear, check_reduction, check_smoothing_probs
+from .checks import Alpha, check_linear, check_once, check_reduction, check_smoothing_probs
+from .device_layer import DeviceLayerLoss
 from .loss import LossRows, entmax_loss_rows, reduced
 from .output_chunks import ChunkSolver, SparseGradient, linear_scores, with_gradient
 from .smoothing import LinearSmoothing, Options, widened
@@ -124,8 +130,18 @@ def linear_entmax_loss_rows(
     if not torch.is_grad_enabled():  # the function sees only whether its inputs need gradients
         x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
     with _without_autocast(x.device.type):  # which would round the scores
-        columns = _LinearEntmaxLoss.apply(x, weight, bias, y, options)
+        kernels = _device_kernels(x, weight, alpha)
+        if kernels is None:
+            columns = _LinearEntmaxLoss.apply(x, weight, bias, y, options)
+        else:
+            columns = DeviceLayerLoss.apply(x, weight, bias, y, options, kernels)
     return LossRows(*(column.view(target.shape) for column in columns))
+
+
+def _device_kernels(x: Tensor, weight: Tensor, alpha: float) -> Optional[DeviceLayerKernels]:
+    if not NEAR_ONE < alpha - 1 <= 1 or 0 in (len(x), len(weight)):
+        return None
+    return choose_device_layer(x, weight)
 
 
 def _without_autocast(device: str) -> ContextManager[Any]:
@@ -134,7 +150,7 @@ def _without_autocast(device: str) -> ContextManager[Any]:
 
 def sparse_gradients_run(weight: Tensor) -> bool:
     """Whether an output layer with this weight gets the sparse gradients that make it pay."""
-    return choose_output_layer(weight) is not None
+    return (choose_output_layer(weight) or choose_device_layer(weight, weight)) is not None
 
 
 class _Gradients(NamedTuple):
@@ -192,18 +208,8 @@ class _LinearEntmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
-        # once_differentiable would take a second derivative for zero and say nothing
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "linear_entmax_loss can be differentiated once, got create_graph=True: "
-                "use entmax_loss of the scores"
-            )
         x, weight, bias, y = ctx.saved_tensors
-        if has_storage(x) and not has_storage(grad):
-            raise RuntimeError(
-                "linear_entmax_loss takes one gradient at a time, got a batch of them "
-                "(vectorize=True, is_grads_batched=True): use entmax_loss of the scores"
-            )
+        check_once(x, grad)
         x32, w32, b32 = _wide(x, weight, bias)
         # what forward collected is scaled in place, so a second backward starts again
         gradients, ctx.gradients = ctx.gradients, None

@@ -5,7 +5,7 @@ x.(W_y - W^T q) + b_y - q.b, which never needs the scores.
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,17 @@ from torch import Tensor
 def widened(tensor: Tensor) -> Tensor:
     """16-bit tensors are computed with in float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+_TILE_CLASSES = 8192  # of a 16-bit weight that are widened at a time
+
+
+def class_tiles(weight: Tensor) -> Iterator[Tuple[slice, Tensor]]:
+    """A weight (V, d) by its rows, each part widened when it is asked for."""
+    size = len(weight) if weight.dtype == widened(weight[:0]).dtype else _TILE_CLASSES
+    for i in range(0, len(weight), max(1, size)):
+        classes = slice(i, i + size)
+        yield classes, widened(weight[classes])
 
 
 def normalized(probs: Optional[Tensor], allowed: Tensor, ignore_index: int) -> Tensor:
@@ -60,13 +71,17 @@ class LinearSmoothing(NamedTuple):
         cls, x: Tensor, weight: Tensor, bias: Optional[Tensor], y: Tensor, options: Options
     ) -> "LinearSmoothing":
         """What the term needs of features x (N, d), weight (V, d), bias (V,) and targets (N,)."""
-        kept, allowed = y != options.ignore_index, weight.new_ones(len(weight))
+        kept, allowed = y != options.ignore_index, widened(weight.new_ones(len(weight)))
         if bias is not None:
-            allowed = (bias > -math.inf).to(weight)
+            bias = widened(bias)
+            allowed = (bias > -math.inf).to(allowed)
             kept = kept & (allowed > 0).any()
         q = normalized(options.smoothing_probs, allowed, options.ignore_index)
         y = y.masked_fill(~kept, 0)
-        return cls(x, bias, y, kept, q, weight[y] - q @ weight, options.label_smoothing)
+        difference = widened(weight[y])
+        for classes, tile in class_tiles(weight):
+            difference -= q[classes] @ tile
+        return cls(widened(x), bias, y, kept, q, difference, options.label_smoothing)
 
     def term(self) -> Tensor:
         """The share of each row in the loss, (N,)."""

@@ -1,17 +1,17 @@
 """Which back end computes: the first that takes the tensors; plain torch takes all.
 
-Plain torch serves CPUs and what is solved in float64; ``device`` serves accelerators, where to
-look at a value is to wait for it.
+Plain torch serves CPUs and what is solved in float64; ``triton`` serves GPUs, and ``device`` all
+other accelerators: there, to look at a value is to wait for it.
 """
 
 from typing import Optional, Tuple
 
 from torch import Tensor
 
-from . import device, native, plain
-from .contract import AlphaKernels, OutputLayerKernels, RowKernels
+from . import device, native, plain, triton
+from .contract import AlphaKernels, DeviceLayerKernels, OutputLayerKernels, RowKernels
 
-BACK_ENDS: Tuple[RowKernels, ...] = (native, device, plain)
+BACK_ENDS: Tuple[RowKernels, ...] = (native, triton, device, plain)
 
 
 def choose(*tensors: Tensor) -> RowKernels:
@@ -32,3 +32,8 @@ def choose_differentiable(*tensors: Tensor) -> RowKernels:
 def choose_output_layer(x: Tensor) -> Optional[OutputLayerKernels]:
     """The back end for sparse gradients of an output layer with such features, if there is one."""
     return native if choose(x) is native else None
+
+
+def choose_device_layer(x: Tensor, weight: Tensor) -> Optional[DeviceLayerKernels]:
+    """The back end that sweeps the classes of such an output layer, if there is one."""
+    return triton if triton.takes_layer(x, weight) else None

@@ -147,3 +147,50 @@ class OutputLayerKernels(RowKernels, Protocol):
         accumulate: bool,
     ) -> None:
         """weight (V, d) = G^T diag(scale) X and bias = G^T scale, or added with accumulate."""
+
+
+class DeviceLayerKernels(Protocol):
+    """A back end that solves an output layer on a device, where no row's scores are in memory."""
+
+    def solve_layer(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        target: Optional[Tensor],
+        alpha: float,
+        scale: float = 1.0,
+    ) -> SolvedRows:
+        """``solve_loss`` of scale (W x + b) for alpha in (1, 2]; -1 in ``n_kept``: the row has too
+        many scores near its support, or is broken, and no other field of it holds.
+
+        Without a target only ``n_kept``, ``columns``, ``values`` and ``support_size`` are written.
+        """
+
+    def swept_layer(
+        self,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        alpha: float,
+        temperature: float,
+        dense: NextTokenLayer,
+    ) -> NextTokenLayer:
+        """The output layer for decoding, which leaves long supports to ``dense``."""
+
+    def pack(self, solved: SolvedRows) -> SparseRows:
+        """p - e_y of the rows that were kept; the others are empty."""
+
+    def grad_features(self, g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
+        """As :meth:`OutputLayerKernels.grad_features`, in the type of the weight."""
+
+    def grad_weight(
+        self,
+        g: SparseRows,
+        scale: Tensor,
+        features: Tensor,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        *,
+        accumulate: bool,
+    ) -> None:
+        """As :meth:`OutputLayerKernels.grad_weight`, any weight and a float32 bias."""

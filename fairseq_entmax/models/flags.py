@@ -69,7 +69,7 @@ def alpha_value(text: str) -> float:
     """An alpha on the command line, refused while the flag it belongs to is known."""
     try:
         alpha = float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         alpha = math.nan
     if not 1 <= alpha < math.inf:
         raise ArgumentTypeError(f"must be >= 1 and finite ({KNOWN_ALPHAS}), got {text}")
@@ -91,11 +91,12 @@ def set_alpha_defaults(
     """Fill in what was not given; also under hydra, which never sees the parser.
 
     Raises:
-        ValueError: a text of a YAML file stands where an alpha should.
+        ValueError: something else of a YAML file stands where an alpha should.
     """
     for name in ("output_alpha", "attention_alpha", *map(_name_of, AttentionAlphas._fields)):
-        if isinstance(getattr(args, name, None), str):
-            setattr(args, name, _alpha_in(name, getattr(args, name)))
+        value = getattr(args, name, None)
+        if not isinstance(value, (int, float, type(None))):
+            setattr(args, name, _alpha_in(name, value))
     if output:
         _default(args, "output_alpha", DEFAULT_ALPHA)
     if not attentions:
@@ -130,9 +131,9 @@ def _name_of(where: str) -> str:
     return f"{where}_attention_alpha"
 
 
-def _alpha_in(name: str, text: str) -> float:
+def _alpha_in(name: str, value: Any) -> float:
     try:
-        return alpha_value(text)
+        return alpha_value(value)
     except ArgumentTypeError as error:
         raise ValueError(f"{name} {error}") from None
 

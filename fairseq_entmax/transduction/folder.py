@@ -6,14 +6,15 @@ dict.source.txt, dict.target.txt
 model-1.pt, ...     an ensemble, without the state of the optimizer
 """
 
-import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
+from fairseq import checkpoint_utils
 
-from fairseq_entmax.data.files import whole, write_json
+from fairseq_entmax.data.files import read_json, whole, write_json
 from fairseq_entmax.data.inflection import DataError
 from fairseq_entmax.data.spelling import files_in
 
@@ -42,6 +43,9 @@ class Settings(NamedTuple):
 def write(folder: Path, data: Path, checkpoints: Sequence[Path], settings: Settings) -> None:
     """Gathers a folder from binarised data and checkpoints; done again, it takes the new ones.
 
+    Stopped at any moment it leaves what was there, or, between the first new name and the last, a
+    folder without settings, which is refused: never a mix of old and new.
+
     Args:
         data: where fairseq-preprocess has written the dictionaries, with ``spelling.json``.
         checkpoints: of the models that answer together.
@@ -50,18 +54,21 @@ def write(folder: Path, data: Path, checkpoints: Sequence[Path], settings: Setti
         OSError: something is missing or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in [*data.glob("dict.*.txt"), *files_in(data)]:
-        with whole(folder / path.name) as part:
+    with ExitStack() as files:  # what comes first gets its name last
+        write_json(files.enter_context(whole(folder / SETTINGS)), settings._asdict())
+        for path in [*data.glob("dict.*.txt"), *files_in(data)]:
+            part = files.enter_context(whole(folder / path.name))
             shutil.copyfile(str(path), str(part))
-    for number, path in enumerate(checkpoints, 1):
-        state = torch.load(str(path), map_location="cpu")
-        state["last_optimizer_state"] = None
-        state["extra_state"] = {"train_iterator": {"epoch": 1}}  # all that loading asks for
-        with whole(folder / f"model-{number}.pt") as part:
+        for number, path in enumerate(checkpoints, 1):
+            part = files.enter_context(whole(folder / f"model-{number}.pt"))
+            # its torch, as compat has it: it runs nothing, and compares checksums
+            state = checkpoint_utils.torch.load(str(path), map_location="cpu")
+            state["last_optimizer_state"] = None
+            state["extra_state"] = {"train_iterator": {"epoch": 1}}  # all that loading asks for
             torch.save(state, str(part))
-    for path in checkpoints_in(folder)[len(checkpoints) :]:
-        path.unlink()
-    write_settings(folder, settings)
+        for path in [folder / SETTINGS, *_models_in(folder)[len(checkpoints) :]]:
+            if path.exists():
+                path.unlink()
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
@@ -76,8 +83,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return _settings(content)
+        return _settings(read_json(path))
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror} (name the folder that examples/transduction/run.sh calls "
@@ -119,8 +125,12 @@ def checkpoints_in(folder: Path) -> List[Path]:
     Raises:
         DataError: there are none.
     """
-    numbered = {p.stem.split("-")[1]: p for p in folder.glob("model-*.pt")}
-    found = [numbered[n] for n in sorted(filter(str.isdigit, numbered), key=int)]
+    found = _models_in(folder)
     if not found:
         raise DataError(f"{folder}: no model-1.pt")
     return found
+
+
+def _models_in(folder: Path) -> List[Path]:
+    numbered = {p.stem.split("-")[1]: p for p in folder.glob("model-*.pt")}
+    return [numbered[n] for n in sorted(filter(str.isdecimal, numbered), key=int)]

@@ -73,7 +73,9 @@ def main(arguments: List[str]) -> None:
         if args.header:
             sys.stdout.write("\t".join([*names, *COLUMNS]) + "\n")
         _answer_all(args, transducer, _items(sys.stdin.buffer, names, transducer, language))
-    except ValueError as error:
+    except BrokenPipeError:  # of `| head`
+        raise
+    except (OSError, ValueError) as error:
         _fail(str(error))
 
 

@@ -55,6 +55,10 @@ WRONG = {
         {"a": output(0, 2, [0, 9]), "b": output(1, 2, [1])},
         "7 sentences (2 3 4 5 6 ...) are missing: fairseq-generate skipped it",
     ),
+    "beyond": (
+        {"a": output(0, 2, [0]), "b": output(2, 2, [1])},
+        "b: it is shard 2 of 2, from 0",
+    ),
     "doubled": (
         {"a": output(0, 2, [0, 1]), "b": output(1, 2, [1, 2])},
         "sentence 1 is in a and in b",

@@ -1,5 +1,6 @@
 """Processes that die, or whose disk is full, after so many bytes of a file."""
 
+import itertools
 import os
 import re
 import resource
@@ -42,6 +43,18 @@ def _limit(limit: int, dies: bool) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL if dies else signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def die_at(call: int, name: str) -> None:
+    """Lets this process kill itself at the call of ``os.NAME`` of this number, from 0."""
+    original, calls = getattr(os, name), itertools.count()
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(os, name, counted)
 
 
 def die_instead_of(*names: str) -> None:

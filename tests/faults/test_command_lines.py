@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from fairseq_entmax import __main__ as programs
 from fairseq_entmax.compat import REPAIRS, endings
@@ -11,7 +12,7 @@ from fairseq_entmax.functional import entmax
 from tests.cli import commands
 from tests.examples.scripts import load
 
-from . import wrong
+from . import hostile, wrong
 
 READERS = {
     "translation": load("examples/translation/run.py").read_options,
@@ -121,10 +122,12 @@ def test_a_command_ends_so():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where {tmp} is: a file that is no checkpoint, and one that is torn."""
+    """Where {tmp} is: a file that is no checkpoint, and others that are torn or hostile."""
     path = tmp_path_factory.mktemp("wrong")
     (path / "text.pt").write_text("no checkpoint\n")
     (path / "broken.pt").write_bytes(b"PK\x03\x04" + bytes(500))
+    for name in ("protocol 4", "zip bomb"):
+        hostile.FILES[name](path / f"{name}.pt")
     return path
 
 
@@ -132,6 +135,10 @@ def folder(tmp_path_factory):
 def refused_commands(data, folder, request, tmp_path_factory):
     """Each command line of TRAIN and GENERATE, in a process of its own."""
     paths = request.getfixturevalue("trained")("transformer") / "checkpoint_last.pt"
+    for name in wrong.HOSTILE:
+        state = torch.load(str(paths), map_location="cpu")
+        hostile.REFUSED[name][0](state)
+        torch.save(state, str(folder / f"{name}.pt"))
     train = ["fairseq-train", *commands.train_args(data, folder / "model", "--num-workers", 0)]
     generate = ["fairseq-generate", data, *commands.USER_DIR, "--cpu", "--path", paths]
     jobs = {}
@@ -148,7 +155,8 @@ def test_fairseq_commands(refused_commands, folder, name):
     said = {**wrong.TRAIN, **wrong.GENERATE}[name][1].format(tmp=folder)
     assert said in last and code == 2 and "Traceback" not in output
     assert last.startswith("fairseq-train: error: " if name in wrong.TRAIN else "fairseq-generate")
-    assert "H-0" not in output and not commands.json_logs(output, "train_inner")
+    assert "H-0" not in output and not (commands.REPO / "pwned").exists()
+    assert not commands.json_logs(output, "train_inner")
 
 
 RUNS = [(example, *case) for example, cases in wrong.RUN.items() for case in cases]

@@ -7,9 +7,13 @@ import json
 import os
 
 import pytest
+from fairseq.data import Dictionary
 
+from fairseq_entmax.analysis import sweeps
 from fairseq_entmax.analysis.training import read_training
+from fairseq_entmax.compat.configs import literal
 from fairseq_entmax.data import inflection, shards, spelling, transduction
+from fairseq_entmax.data.subwords import Subwords
 from fairseq_entmax.transduction import folder as transducers
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
@@ -77,7 +81,13 @@ tables = st.lists(
         max_size=5,
     ).map("\t".join),
     max_size=8,
-).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))
+).map(lambda lines: _encoded("\n".join(lines)))
+
+
+def _encoded(text):
+    return text.encode("utf-8", "surrogatepass")
+
+
 any_bytes = st.one_of(tables, st.binary(max_size=60))
 
 
@@ -94,6 +104,20 @@ def test_tables(tmp_path, content):
 def _objects(*names):
     keys = st.one_of(st.sampled_from(names), st.text(max_size=4))
     return st.one_of(values, st.dictionaries(keys, values, max_size=6))
+
+
+def test_columns_that_are_lists_in_lists(tmp_path):
+    """Lists that YAML repeats by name: written out they would fill the memory."""
+    lines = [
+        "x0: &x0 [a]",
+        *(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 12)),
+    ]
+    (tmp_path / "task.yaml").write_text("columns:\n" + "".join(f"  - {line}\n" for line in lines))
+    with pytest.raises(ValueError, match="columns must be out of"):
+        transduction.format_of(str(tmp_path / "task.yaml"))
+    (tmp_path / "task.yaml").write_text("columns: [source, [target]]\n")
+    with pytest.raises(ValueError, match="columns must be out of"):
+        transduction.format_of(str(tmp_path / "task.yaml"))
 
 
 @fuzzed
@@ -117,6 +141,85 @@ def test_json_that_is_none(tmp_path, content):
         (tmp_path / name).write_bytes(content)
     refused_or_read(transducers.read_settings, tmp_path)
     refused_or_read(spelling.Spelling.load, tmp_path)
+
+
+_yaml = st.one_of(
+    st.builds(json.dumps, _objects(*transduction.Format._fields)),  # JSON is YAML
+    st.lists(
+        st.one_of(
+            st.builds(
+                "{}: {}".format,
+                st.sampled_from([*transduction.Format._fields, "? [a]", "&a", "<<", "*a", "- "]),
+                st.sampled_from(
+                    ["[source, target]", "&a [*a]", "!!python/object:os.system x", "{"]
+                ),
+            ),
+            st.text(max_size=12),
+        ),
+        max_size=5,
+    ).map("\n".join),
+)
+
+
+@fuzzed
+@hypothesis.given(content=st.one_of(_yaml.map(_encoded), st.binary(max_size=40)))
+def test_yaml_of_a_task(tmp_path, content):
+    path = tmp_path / "task.yaml"
+    path.write_bytes(content)
+    refused_or_read(transduction.format_of, str(path))
+
+
+_entries = st.lists(
+    st.one_of(
+        st.builds("{} {}".format, st.sampled_from(["a", "b", "é", "<unk>", "\xa0", ""]), numbers),
+        st.text(max_size=8),
+    ),
+    max_size=6,
+).map("\n".join)
+
+
+@fuzzed
+@hypothesis.given(content=st.one_of(_entries.map(_encoded), st.binary(max_size=40)))
+def test_dictionaries(tmp_path, content):
+    path = tmp_path / "dict.de.txt"
+    path.write_bytes(content)
+    refused_or_read(Dictionary.load, str(path))
+
+
+@fuzzed
+@hypothesis.given(content=st.one_of(values, st.dictionaries(st.text(max_size=3), values)))
+def test_letters_of_subwords(pieces, content):
+    (pieces / "source.letters.json").write_text(json.dumps(content))
+    refused_or_read(Subwords.load, pieces / "source")
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pieces")
+    Subwords.train([list("abc"), list("cab")], 8).save(folder / "source")
+    return folder
+
+
+_runs = _objects("output_alpha", "attention_alpha", "seed", "bleu")
+_points = st.one_of(values, st.lists(_objects("cpu_s", "num_updates", "support"), max_size=3))
+_curves = st.fixed_dictionaries({"curve": _points, "peer_curve": _points, "peer": values})
+
+
+@fuzzed
+@hypothesis.given(rows=st.one_of(values, st.lists(st.one_of(_runs, _curves), max_size=4)))
+def test_tables_of_runs(tmp_path, rows):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    refused_or_read(sweeps.read_training_curves, path)
+    found = refused_or_read(sweeps.read_sweep, path)
+    for figure in sweeps.figures_of(found) if found else ():
+        sweeps.spreads(found, figure)
+
+
+@fuzzed
+@hypothesis.given(text=st.one_of(st.text(alphabet="[](){}*+-,1e.'\"a: ", max_size=30), st.text()))
+def test_settings_that_are_evaluated(text):
+    refused_or_read(literal, text)
 
 
 printed = st.lists(
@@ -158,5 +261,5 @@ logged = st.lists(
 @hypothesis.given(lines=logged)
 def test_training_logs(tmp_path, lines):
     path = tmp_path / "train.log"
-    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    path.write_bytes(_encoded("\n".join(lines)))
     refused_or_read(read_training, [path])

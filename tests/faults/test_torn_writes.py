@@ -1,6 +1,7 @@
 """A file that carries its name is whole, wherever the program that writes it was stopped."""
 
 import ast
+import shutil
 import signal
 import time
 
@@ -10,12 +11,13 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 
 from fairseq_entmax.data.files import whole, write_json, write_lines
+from fairseq_entmax.data.inflection import DataError
 from fairseq_entmax.decoding.certificate import Certificate
 from fairseq_entmax.decoding.report import SearchLog
 from fairseq_entmax.transduction import folder as transducers
 from tests.examples.scripts import REPO, load
 
-from .dying import DISK_FULL, die_instead_of, in_child
+from .dying import DISK_FULL, die_at, die_instead_of, in_child
 
 STATE = {"args": None, "cfg": None, "extra_state": {"epoch": 1}}
 HYPOTHESIS = {"tokens": torch.tensor([4, 2]), "positional_scores": torch.zeros(2), "score": 0.0}
@@ -172,6 +174,30 @@ def test_a_full_disk(write, case):
         assert in_child(lambda: write(folder, NEW), limit) == DISK_FULL
         assert torn(folder, old, new) == []
     assert_recovers(write, folder, new)
+
+
+def test_a_folder_of_models_is_never_a_mix(case):
+    """Killed at each of its renames: the old files, the new ones, or a folder that is refused."""
+    folder, old, new = case(_transducer)
+    n_refused = 0
+    for call in range(len(new)):
+
+        def work(call=call):
+            die_at(call, "replace")
+            _transducer(folder, NEW)
+
+        assert in_child(work) == -signal.SIGKILL
+        found = {n: c for n, c in contents(folder).items() if not n.endswith(UNFINISHED)}
+        if found not in (old, new):
+            n_refused += 1
+            with pytest.raises(DataError, match=r"transducer\.json: No such file"):
+                transducers.read_settings(folder)
+        shutil.rmtree(str(folder))
+        folder.mkdir()
+        for name, content in old.items():
+            (folder / name).write_bytes(content)
+    assert n_refused > 1
+    assert_recovers(_transducer, folder, new)
 
 
 # ---- nothing else is written in place

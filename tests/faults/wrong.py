@@ -68,6 +68,8 @@ TRAIN = {
 
 EXACT = ["--task", "sparse_translation", "--search", "exact"]
 SPARSE = ["--task", "sparse_translation"]
+# of hostile.REFUSED, with the real command
+HOSTILE = ["code: layers", "huge width", "weight: bits", "weight: other words", "cfg: list"]
 # behind a fairseq-generate that would run; {tmp} is a folder with broken.pt, text.pt
 GENERATE = {
     "beam 0": (["--beam", "0"], "--beam must be at least 1, got 0"),
@@ -94,6 +96,16 @@ GENERATE = {
     "sampling": ([*EXACT, "--sampling", "--nbest", "5"], "plain beam search: Sampling"),
     "torn checkpoint": (["--path", "{tmp}/broken.pt"], "it is damaged or incomplete"),
     "text as a checkpoint": (["--path", "{tmp}/text.pt"], "refused to load the checkpoint"),
+    "pickle as a checkpoint": (["--path", "{tmp}/protocol 4.pt"], "Nothing was executed"),
+    "compressed checkpoint": (["--path", "{tmp}/zip bomb.pt"], "data.pkl makes 1"),
+    "no such checkpoint": (["--path", "{tmp}/no.pt"], "Model file not found: {tmp}/no.pt"),
+    **{
+        f"hostile {name}": (
+            ["--path", f"{{tmp}}/{name}.pt"],
+            f"cannot load the model of {{tmp}}/{name}.pt",
+        )
+        for name in HOSTILE
+    },
     "evaluated setting": (
         ["--model-overrides", "{{'model': {{'output_alpha': 'inf'}}}}"],
         f"output_alpha {ALPHA}inf",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -55,6 +56,28 @@ def test_columns(predict):
     ]
     assert lines[1][:2] == ["x", "ab"] and json.loads(lines[2][6]) == ["Z"]
     assert "1 with symbols that the models do not know" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("model-1.pt", lambda path: path.mkdir(), "Is a directory"),
+        ("model-1.pt", lambda path: path.write_bytes(b"PK\x03\x04"), "it is damaged"),
+        ("dict.source.txt", lambda path: None, "dict.source.txt"),
+        ("dict.source.txt", lambda path: path.write_text("a b c\n"), "dict.source.txt: Incorrect"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(model, tmp_path, capsys, monkeypatch, name, damage, said):
+    copy = tmp_path / "model"
+    shutil.copytree(str(model), str(copy))
+    (copy / name).unlink()
+    damage(copy / name)
+    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO(b"a\n")}))
+    with pytest.raises(SystemExit) as ended:
+        command.main(["predict", str(copy), "--cpu"])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and printed.out == ""
+    assert said in printed.err and len(printed.err.splitlines()) == 1
 
 
 def test_abstaining(predict):

@@ -30,10 +30,11 @@ def main(arguments: List[str]) -> None:
 
 def _work(args: argparse.Namespace) -> None:
     curves = read_training_curves(args.file)
-    known = sorted({name for points in curves.values() for name in points[0]})
-    if args.metric not in known:
-        raise ValueError(f"the curves have no {args.metric!r}, but {', '.join(known)}")
     key, label = _SECONDS[args.seconds]
+    known = set.intersection(*(set(points[0]) for points in curves.values()))
+    for name in (args.metric, key, "num_updates"):
+        if name not in known:
+            raise ValueError(f"the curves have no {name!r}, but {', '.join(sorted(known))}")
 
     def draw(theme: Any) -> Any:
         metric = args.metric.replace("_", " ")
