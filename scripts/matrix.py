@@ -29,6 +29,7 @@ from runner import write_json, write_lines  # noqa: E402
 
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 UPDATES, MORE_UPDATES = 3, 6
+TESTED = 11  # sentences
 PROBE = """
 import json, platform, numpy, torch, fairseq, fairseq_entmax
 from fairseq_entmax.functional import entmax
@@ -39,6 +40,20 @@ tau = z / 2 - p.sqrt()
 assert abs(p.sum() - 1) < 1e-6 and p[0, 2] == 0 and tau[0, [0, 1, 3]].std() < 1e-6
 print(json.dumps({"python": platform.python_version(), "torch": torch.__version__,
     "numpy": numpy.__version__, "kernels": "C" if native.takes(z) else "torch"}))
+"""
+
+# each command in a process of its own; torch and fairseq are imported once, for all of them
+COMMANDS = """
+import json, os, sys
+from fairseq_cli import generate, preprocess, train
+for name, *args in json.loads(sys.argv[1]):
+    print(f"\\n$ fairseq-{name}", *args, flush=True)
+    child = os.fork()
+    if not child:
+        sys.argv = [f"fairseq-{name}", *args]
+        sys.exit({"generate": generate, "preprocess": preprocess, "train": train}[name].cli_main())
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
 """
 
 
@@ -127,9 +142,6 @@ class Trial:
             raise Failed(f"{Path(words[0]).name}: {last[:160]}")
         return done.stdout
 
-    def fairseq(self, command: str, *args: Any) -> str:
-        return self.run(self.venv / "bin" / f"fairseq-{command}", *args)
-
     def install(self, package: Path) -> None:
         pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip.append("--no-compile")  # most of torch is never imported here
@@ -159,47 +171,65 @@ class Trial:
                 raise Failed(f"{path.name} has no torch.load to be patched")
         write_lines(path, text.rstrip("\n").split("\n"))
 
-    def prepare(self) -> None:
-        self.data.mkdir(exist_ok=True)
+    def prepare(self) -> List[str]:
+        """A corpus, and the command that prepares it."""
+        self.data.mkdir()
         pairs = [(f"{a} {b} {c}", f"{c} {b} {a}") for a in "abcd" for b in "efgh" for c in "ijkl"]
-        for part, some in (("train", pairs), ("valid", pairs[:7]), ("test", pairs[3:14])):
+        for part, some in (("train", pairs), ("valid", pairs[:7]), ("test", pairs[:TESTED])):
             for side, language in enumerate(("src", "tgt")):
                 write_lines(self.data / f"{part}.{language}", [pair[side] for pair in some])
         prefixes = (f"--{part}pref={self.data / part}" for part in ("train", "valid", "test"))
-        self.fairseq("preprocess", "-s", "src", "-t", "tgt", *prefixes, "--destdir", "bin")
+        return ["preprocess", "-s", "src", "-t", "tgt", *prefixes, "--destdir", "bin"]
 
-    def train_and_decode(self, arch: str) -> None:
+    def train_and_decode(self) -> None:
+        """Both archs: trained, resumed and decoding every line.
+
+        Raises:
+            Failed: a command failed, or did something else.
+        """
         ours = ["bin", "--user-dir", "fairseq_entmax", "--cpu", "--task", "translation"]
-        train = [*ours, *ARCHS[arch], "--save-dir", arch, "--criterion", "entmax_loss"]
-        train += ["--optimizer", "adam", "--lr", "0.005", "--batch-size", "16"]
-        train += ["--num-workers", "0"]
-        for updates in (UPDATES, MORE_UPDATES):
-            log = self.fairseq("train", *train, "--max-update", updates, "--log-format", "json")
-        if f'"train_num_updates": "{MORE_UPDATES}"' not in log or "Loaded checkpoint" not in log:
-            raise Failed(f"fairseq-train: it was not resumed to {MORE_UPDATES} updates")
-        path = f"{arch}/checkpoint_last.pt"
-        answers = self.fairseq("generate", *ours, "--path", path, "--beam", "3")
-        found = sorted(
-            int(line[2:].split("\t")[0]) for line in answers.split("\n") if line[:2] == "H-"
-        )
-        if found != list(range(11)):
-            raise Failed(f"fairseq-generate: 11 lines in, answered {found}")
+        commands = [self.prepare()]
+        for arch, flags in ARCHS.items():
+            train = ["train", *ours, *flags, "--save-dir", arch, "--criterion", "entmax_loss"]
+            train += ["--optimizer", "adam", "--lr", "0.005", "--batch-size", "16"]
+            train += ["--num-workers", "0", "--log-format", "json", "--max-update"]
+            commands += [[*train, str(updates)] for updates in (UPDATES, MORE_UPDATES)]
+            path = f"{arch}/checkpoint_last.pt"
+            commands.append(["generate", *ours, "--path", path, "--beam", "3"])
+        printed = self.run(self.python, "-c", COMMANDS, json.dumps(commands))
+        for block in printed.split("\n$ fairseq-")[1:]:
+            check(block, resumed=f"--max-update {MORE_UPDATES}" in block.split("\n")[0])
 
     def result(self, package: Path) -> Dict[str, Any]:
         """What the row's cells say."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a row that was interrupted
+        self.folder.mkdir(parents=True)
         outcome: Dict[str, Any] = {"date": datetime.date.today().isoformat()}
         try:
             self.install(package)
             self.patch()
             outcome.update(json.loads(self.run(self.python, "-c", PROBE).strip().splitlines()[-1]))
-            self.prepare()
-            for arch in ARCHS:
-                self.train_and_decode(arch)
+            self.train_and_decode()
             outcome["outcome"] = "trains, resumes, decodes"
         except (Failed, subprocess.TimeoutExpired) as error:
             outcome["outcome"] = f"fails: {error}"
         return outcome
+
+
+def check(printed: str, resumed: bool) -> None:
+    """Looks at what one command of fairseq printed.
+
+    Raises:
+        Failed: a training was not resumed, or a line was not answered.
+    """
+    updates = f'"train_num_updates": "{MORE_UPDATES}"'
+    if resumed and not (updates in printed and "Loaded checkpoint" in printed):
+        raise Failed(f"fairseq-train: it was not resumed to {MORE_UPDATES} updates")
+    if printed.startswith("generate"):
+        lines = (line for line in printed.split("\n") if line[:2] == "H-")
+        found = sorted(int(line[2:].split("\t")[0]) for line in lines)
+        if found != list(range(TESTED)):
+            raise Failed(f"fairseq-generate: {TESTED} lines in, answered {found}")
 
 
 def find_python(version: str) -> str:
