@@ -47,10 +47,11 @@ def test_ratio_and_memory_are_ours_over_the_peers():
             pass
         return held
 
-    row = harness.run(case(0.0, lambda: burn(0.02, 10), lambda: burn(0.08, 80)), 3)
+    # above 32 MB the allocator asks for memory of its own each time
+    row = harness.run(case(0.0, lambda: burn(0.02, 50), lambda: burn(0.08, 100)), 3)
     assert row["ratio"] == pytest.approx(0.25, rel=0.5)
-    assert row["ours_peak_mb"] == pytest.approx(10, abs=5)
-    assert row["peer_peak_mb"] == pytest.approx(80, abs=10)
+    assert row["ours_peak_mb"] == pytest.approx(50, abs=10)
+    assert row["peer_peak_mb"] == pytest.approx(100, abs=10)
 
 
 def test_command_line(tmp_path):
