@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Pattern
 
 import torch
-from fairseq import checkpoint_utils
 
 import fairseq_entmax
-from fairseq_entmax.data.files import read_json, write_json, write_lines
+from fairseq_entmax.data.files import read_checkpoint, read_json, write_json, write_lines
 
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
@@ -21,8 +20,7 @@ def versions() -> str:
 
 def training_seconds(checkpoint: Path) -> float:
     """All parts of a training that was stopped and resumed."""
-    # its torch, as fairseq_entmax has it: it runs nothing, and compares checksums
-    state = checkpoint_utils.torch.load(str(checkpoint), map_location="cpu")
+    state = read_checkpoint(checkpoint)
     return state["extra_state"]["previous_training_time"]
 
 

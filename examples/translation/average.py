@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
-from fairseq import checkpoint_utils
 
-from fairseq_entmax.data.files import whole
+from fairseq_entmax.data.files import read_checkpoint, whole
 
 # fairseq's names: checkpoint_EPOCH_UPDATES.pt and, where an epoch ends, checkpointEPOCH.pt
 NUMBERED = re.compile(r"checkpoint_\d+_(\d+)\.pt|checkpoint(\d+)\.pt")
@@ -44,8 +43,7 @@ def average(paths: List[Path]) -> Dict[str, Any]:
     """
     total: Dict[str, torch.Tensor] = {}
     for path in paths:
-        # its torch, as fairseq_entmax has it: it runs nothing, and compares checksums
-        checkpoint = checkpoint_utils.torch.load(str(path), map_location="cpu")
+        checkpoint = read_checkpoint(path)
         model = checkpoint["model"]
         if total and total.keys() != model.keys():
             raise SystemExit(f"{path}: another model than {paths[0]}")

@@ -59,6 +59,17 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is nested too deep") from None
 
 
+def read_checkpoint(path: Path) -> Any:
+    """What fairseq has saved, on the CPU; nothing in it is run, and checksums are compared.
+
+    Raises:
+        ValueError: the file is none, or holds more than that.
+    """
+    from fairseq import checkpoint_utils
+
+    return checkpoint_utils.torch.load(str(path), map_location="cpu")  # as compat has mended it
+
+
 def write_json(path: Path, content: Any) -> None:
     """JSON for people: indented, letters of every script as themselves."""
     write_lines(path, [json.dumps(content, indent=1, ensure_ascii=False)])

@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional, Protocol, Tuple
 import torch
 from torch import Tensor
 
+SWITCH = "FAIRSEQ_ENTMAX_KERNELS"  # "off", or the name of a build of the C kernels
 NEAR_ONE = 1e-8  # softmax is off by (alpha - 1) log(p)^2 / 2: float32 precision here
 
 
@@ -122,16 +123,14 @@ class Screen(Protocol):
         """What ``solve_loss`` gives, or None where the scores are needed for it."""
 
 
-class OutputLayerKernels(RowKernels, Protocol):
-    """A back end that also multiplies with sparse gradients G = p - e_y of the scores."""
+class SparseGradientKernels(Protocol):
+    """A back end that multiplies with sparse gradients G = p - e_y of an output layer's scores.
 
-    def screen(
-        self, x: Tensor, weight: Tensor, bias: Optional[Tensor], alpha: float
-    ) -> Optional[Screen]:
-        """A screen for W x + b if the machine and the size of the layer make it pay."""
+    ``grad_features`` has the type of the weight; a bias is written in float32.
+    """
 
     def pack(self, solved: SolvedRows) -> SparseRows:
-        """p - e_y of rows of which every support was kept."""
+        """p - e_y of the rows whose support was kept; others, where there are any, are empty."""
 
     def grad_features(self, g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
         """diag(scale) G W, (N, d)."""
@@ -149,7 +148,16 @@ class OutputLayerKernels(RowKernels, Protocol):
         """weight (V, d) = G^T diag(scale) X and bias = G^T scale, or added with accumulate."""
 
 
-class DeviceLayerKernels(Protocol):
+class OutputLayerKernels(RowKernels, SparseGradientKernels, Protocol):
+    """A back end for the scores of an output layer, and for their sparse gradients."""
+
+    def screen(
+        self, x: Tensor, weight: Tensor, bias: Optional[Tensor], alpha: float
+    ) -> Optional[Screen]:
+        """A screen for W x + b if the machine and the size of the layer make it pay."""
+
+
+class DeviceLayerKernels(SparseGradientKernels, Protocol):
     """A back end that solves an output layer on a device, where no row's scores are in memory."""
 
     def solve_layer(
@@ -176,21 +184,3 @@ class DeviceLayerKernels(Protocol):
         dense: NextTokenLayer,
     ) -> NextTokenLayer:
         """The output layer for decoding, which leaves long supports to ``dense``."""
-
-    def pack(self, solved: SolvedRows) -> SparseRows:
-        """p - e_y of the rows that were kept; the others are empty."""
-
-    def grad_features(self, g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
-        """As :meth:`OutputLayerKernels.grad_features`, in the type of the weight."""
-
-    def grad_weight(
-        self,
-        g: SparseRows,
-        scale: Tensor,
-        features: Tensor,
-        weight: Tensor,
-        bias: Optional[Tensor],
-        *,
-        accumulate: bool,
-    ) -> None:
-        """As :meth:`OutputLayerKernels.grad_weight`, any weight and a float32 bias."""

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
-from fairseq import checkpoint_utils
 
-from fairseq_entmax.data.files import read_json, whole, write_json
+from fairseq_entmax.data.files import read_checkpoint, read_json, whole, write_json
 from fairseq_entmax.data.inflection import DataError
 from fairseq_entmax.data.spelling import files_in
 
@@ -61,8 +60,7 @@ def write(folder: Path, data: Path, checkpoints: Sequence[Path], settings: Setti
             shutil.copyfile(str(path), str(part))
         for number, path in enumerate(checkpoints, 1):
             part = files.enter_context(whole(folder / f"model-{number}.pt"))
-            # its torch, as compat has it: it runs nothing, and compares checksums
-            state = checkpoint_utils.torch.load(str(path), map_location="cpu")
+            state = read_checkpoint(path)
             state["last_optimizer_state"] = None
             state["extra_state"] = {"train_iterator": {"epoch": 1}}  # all that loading asks for
             torch.save(state, str(part))

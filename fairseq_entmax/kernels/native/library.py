@@ -17,11 +17,12 @@ from typing import Any, Dict, Optional
 import torch
 from torch import Tensor
 
+from ..contract import SWITCH
+
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 BUILDS = ("baseline", "avx2", "avx512")
-SWITCH = "FAIRSEQ_ENTMAX_KERNELS"  # "off", or the name of a build
 ABI = 6  # ENTMAX_ABI of csrc/common.h: what the functions' arguments and the structure mean
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..contract import NEAR_ONE, SolvedRows, has_storage
 from ..dense_layer import DenseLayer
-from .machine import TYPES, serves
+from .machine import TYPES, kind_of, serves
 
 _SHORT_ROW = 512
 _TILE = 2048  # entries of a tile of short rows
@@ -39,7 +39,7 @@ def _kernel(module: str, name: str) -> Any:
 class _Exponent(NamedTuple):
     """alpha - 1 as the kernels take it."""
 
-    form: int  # 15 and 20 have closed forms, 0 is any alpha in (1, 2]
+    kind: int
     constant: float
     by_row: Optional[Tensor]  # (N,), float32
 
@@ -49,16 +49,16 @@ class _Exponent(NamedTuple):
 
     def flags(self) -> Any:
         """The constants of a compilation."""
-        return {"KIND": self.form, "BY_ROW": self.by_row is not None}
+        return {"KIND": self.kind, "BY_ROW": self.by_row is not None}
 
 
 def _exponent(alpha: Tensor, closed: Optional[float], n_rows: int) -> _Exponent:
     if closed is not None:
-        return _Exponent(round(10 * closed), closed - 1, None)
+        return _Exponent(kind_of(closed), closed - 1, None)
     if alpha.device.type == "cpu" and alpha.numel() == 1:
-        return _Exponent(0, max(float(alpha) - 1, NEAR_ONE), None)
+        return _Exponent(kind_of(None), max(float(alpha) - 1, NEAR_ONE), None)
     gaps = (alpha - 1).to(torch.float32).clamp(min=NEAR_ONE)
-    return _Exponent(0, 0.0, gaps.expand(n_rows, 1).reshape(n_rows))
+    return _Exponent(kind_of(None), 0.0, gaps.expand(n_rows, 1).reshape(n_rows))
 
 
 def _power_of_two(n: int) -> int:

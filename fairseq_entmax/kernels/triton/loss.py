@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .rows import active_tile, bound, fill, scan, solve_active
+from .rows import active_tile, fill, solve_row
 from .solve import INF, NAN, entropy, entropy_term, gap_of, newton, sum2, terms
 
 
@@ -55,14 +55,10 @@ def loss_forward(
     largest = -INF
     correct = False
     if y >= 0:
-        scan(z_row, z_row, maxima_ptr, n_cols, False, False, BLOCK, SUB)
-        tl.debug_barrier()
-        n_pieces = tl.cdiv(n_cols, SUB)
-        largest, theta, n_active = bound(maxima_ptr, active_ptr, n_pieces, gap, KIND, PIECES)
-        tl.debug_barrier()
-        theta, low, norm = solve_active(
-            z_row, active_ptr, n_active, largest, theta, n_cols, gap, KIND, AT_ONCE, SUB
-        )
+        largest, theta, low, norm, n_active = solve_row(
+            z_row, z_row, maxima_ptr, active_ptr, n_cols, gap,
+            False, False, KIND, BLOCK, SUB, PIECES, AT_ONCE,
+        )  # fmt: skip
         dot, power, support = support_sums(
             z_row, active_ptr, n_active, largest, theta, low, norm, n_cols, gap,
             column_ptr + row * capacity, value_ptr + row * capacity, capacity, KIND, AT_ONCE, SUB,

@@ -1,15 +1,17 @@
-"""Whether the kernels run on a device of this machine."""
+"""Whether the kernels run on a device of this machine, and how they name an alpha."""
 
 import importlib
 import logging
 import os
 from functools import lru_cache
+from typing import Optional
 
 import torch
 
+from ..contract import SWITCH
+
 logger = logging.getLogger(__name__)
 
-SWITCH = "FAIRSEQ_ENTMAX_KERNELS"
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 2)
 _LEAST_CAPABILITY = (8, 0)
@@ -30,3 +32,8 @@ def _installed() -> bool:
         logger.info("Triton is missing: on a GPU torch does the work of the kernels")
         return False
     return tuple(int(part) for part in version.split(".")[:2]) >= _OLDEST
+
+
+def kind_of(alpha: Optional[float]) -> int:
+    """The KIND of :mod:`.solve`: 15 and 20 have closed forms, 0 is any alpha in (1, 2]."""
+    return {1.5: 15, 2.0: 20}.get(alpha or 0.0, 0)

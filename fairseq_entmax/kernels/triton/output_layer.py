@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..contract import SolvedRows, SparseRows
+from .machine import kind_of
 
 _CAPACITY = 1024  # candidates of a row; 8 bytes each
 KEPT = 256  # nonzero probabilities of a row
@@ -15,7 +16,6 @@ _SOLVED_AT_ONCE = 1  # rows of a program
 _ROWS_AT_ONCE = 8192  # 64 MB of candidates
 _PROGRAMS = 256  # that a sweep asks for: two for each multiprocessor of a large GPU
 _MOST_SPLITS = 8  # each begins with a bound of its own
-_KINDS = {1.5: 15, 2.0: 20}
 
 
 class Tiles(NamedTuple):
@@ -34,11 +34,6 @@ def tiles_for(dtype: torch.dtype) -> Tiles:
     if dtype == torch.float32:
         return Tiles(64, 64, 32, 8, 3, "tf32x3")
     return Tiles(64, 64, 64, 8, 3, "tf32")
-
-
-def form_of(alpha: float) -> int:
-    """The KIND of ``solve`` for an alpha in (1, 2]."""
-    return _KINDS.get(alpha, 0)
 
 
 class Candidates(NamedTuple):
@@ -73,7 +68,7 @@ def sweep(
         *(x, weight, x if bias is None else bias, x if target is None else target, *found),
         *(alpha - 1, scale, n_rows, n_classes, x.shape[1]),
         *(found.n_found.stride(0), x.stride(0), weight.stride(0)),
-        KIND=form_of(alpha),
+        KIND=kind_of(alpha),
         CAP=_CAPACITY,
         ROWS=tiles.rows,
         COLS=tiles.classes,
@@ -106,7 +101,7 @@ def _solve(found: Candidates, target: Optional[Tensor], alpha: float) -> SolvedR
     )
     solve_candidates[(-(-n // _SOLVED_AT_ONCE),)](
         *(count, found.pairs, solved.target, found.gold, *solved[1:], alpha - 1, n),
-        KIND=form_of(alpha),
+        KIND=kind_of(alpha),
         CAP=_CAPACITY,
         KEPT=KEPT,
         ROWS=_SOLVED_AT_ONCE,
@@ -137,7 +132,7 @@ def _by_rows(matrix: Tensor) -> Tensor:
 
 
 def pack(solved: SolvedRows) -> SparseRows:
-    """As :meth:`.OutputLayerKernels.pack`; rows that kept nothing are empty."""
+    """As :meth:`.SparseGradientKernels.pack`; rows that kept nothing are empty."""
     target = solved.target.unsqueeze(1)
     place = torch.arange(solved.columns.shape[1], device=target.device)
     kept = place < solved.n_kept.unsqueeze(1)
@@ -181,7 +176,7 @@ def _entry_rows(g: SparseRows) -> Tensor:
 
 
 def grad_features(g: SparseRows, scale: Tensor, weight: Tensor) -> Tensor:
-    """As :meth:`.OutputLayerKernels.grad_features`."""
+    """As :meth:`.SparseGradientKernels.grad_features`."""
     scaled = g._replace(value=g.value * scale[_entry_rows(g)])
     out = weight.new_empty(len(g.start) - 1, weight.shape[1])
     _multiply(scaled, weight, out, None, False)
@@ -197,7 +192,7 @@ def grad_weight(
     *,
     accumulate: bool,
 ) -> None:
-    """As :meth:`.OutputLayerKernels.grad_weight`; bias is float32."""
+    """As :meth:`.SparseGradientKernels.grad_weight`; bias is float32."""
     rows = _entry_rows(g)
     columns, order = g.column.sort(stable=True)
     classes = torch.arange(len(weight) + 1, dtype=columns.dtype, device=columns.device)

@@ -159,6 +159,24 @@ def solve_active(
 
 
 @triton.jit
+def solve_row(
+    z_row, out_row, maxima_ptr, active_ptr, n_cols, gap,
+    FILL: tl.constexpr, LOG: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    SUB: tl.constexpr, PIECES: tl.constexpr, AT_ONCE: tl.constexpr,
+):  # fmt: skip
+    """A row's maximum, theta, low, what p is divided by, and how many pieces are listed."""
+    scan(z_row, out_row, maxima_ptr, n_cols, FILL, LOG, BLOCK, SUB)
+    tl.debug_barrier()
+    n_pieces = tl.cdiv(n_cols, SUB)
+    largest, theta, n_active = bound(maxima_ptr, active_ptr, n_pieces, gap, KIND, PIECES)
+    tl.debug_barrier()
+    theta, low, norm = solve_active(
+        z_row, active_ptr, n_active, largest, theta, n_cols, gap, KIND, AT_ONCE, SUB
+    )
+    return largest, theta, low, norm, n_active
+
+
+@triton.jit
 def fill(out_row, value, n_cols, BLOCK: tl.constexpr):
     """One value in the whole row."""
     offset = tl.arange(0, BLOCK)
@@ -181,14 +199,10 @@ def streamed_forward(
     out_row = out_ptr + row * (out_units * UNIT)
     maxima_ptr += row * scratch
     active_ptr += row * scratch
-    scan(z_row, out_row, maxima_ptr, n_cols, True, LOG, BLOCK, SUB)
-    tl.debug_barrier()
-    n_pieces = tl.cdiv(n_cols, SUB)
-    largest, theta, n_active = bound(maxima_ptr, active_ptr, n_pieces, gap, KIND, PIECES)
-    tl.debug_barrier()
-    theta, low, norm = solve_active(
-        z_row, active_ptr, n_active, largest, theta, n_cols, gap, KIND, AT_ONCE, SUB
-    )
+    largest, theta, low, norm, n_active = solve_row(
+        z_row, out_row, maxima_ptr, active_ptr, n_cols, gap,
+        True, LOG, KIND, BLOCK, SUB, PIECES, AT_ONCE,
+    )  # fmt: skip
     for i in tl.range(0, n_active, AT_ONCE):
         s, cols, inside = active_tile(z_row, active_ptr, i, n_active, largest, n_cols, AT_ONCE, SUB)
         _, p = terms(s, theta, low, gap, KIND)
